@@ -20,8 +20,9 @@ log = logging.getLogger("asyncview.result")
 
 #: RFC 9110, 7.6.1, and what is the server's to say when it answers.
 DROPPED = frozenset(
-    """connection keep-alive proxy-authenticate proxy-authorization proxy-
-    connection te trailer transfer-encoding upgrade content-length date server""".split()
+    """connection keep-alive proxy-authenticate proxy-authorization
+    proxy-connection te trailer transfer-encoding upgrade content-length date
+    server""".split()
 )
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -219,8 +219,9 @@ def _routes_with_subpath(config: Configurator) -> None:
         for cls in missing:
             raise ConfigurationError(
                 f"{cls.__name__} is registered for the route {pattern}, but its"
-                f" subviews have no address: add a route {pattern.rstrip('/')}/*subpath with the"
-                " same view, or use config.add_async_view"
+                " subviews have no address: add a route"
+                f" {pattern.rstrip('/')}/*subpath with the same view, or use"
+                " config.add_async_view"
             )
 
 
