@@ -23,8 +23,13 @@ class ForkGuard:
     def __init__(self) -> None:
         self._pid = os.getpid()
 
+    @property
+    def forked(self) -> bool:
+        return os.getpid() != self._pid
+
     def check(self) -> None:
-        if os.getpid() != self._pid:
+        """Raise AsyncViewError in a child of the process that made this."""
+        if self.forked:
             raise AsyncViewError(
                 "this process was forked after the database was opened, which would"
                 " destroy a FileStorage; open it in the child (gunicorn: without"
@@ -107,14 +112,17 @@ class Live:
         self.ended: deque[str] = deque()
         self.grace = threading.Lock()
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
         self._sessions: dict[str, ProgressSession] = {}
+        self._deadlines: dict[str, float] = {}
         self._events: dict[str, list[threading.Event]] = {}
         self._switch_interval = switch_interval
         self._switched: float | None = None
 
-    def begin(self, session: ProgressSession) -> None:
-        """A job's attempt begins."""
+    def begin(self, session: ProgressSession, deadline: float | None = None) -> None:
+        """A job is this process's to run, or a new attempt of it begins.
+
+        ``deadline`` is by ``time.monotonic``.
+        """
         assert session.id is not None
         with self._lock:
             if not self._sessions and self._switch_interval:
@@ -123,16 +131,17 @@ class Live:
                     self._switched = before
                     sys.setswitchinterval(self._switch_interval)
             self._sessions[session.id] = session
+            if deadline is not None:
+                self._deadlines[session.id] = deadline
 
     def end(self, id: str) -> None:
         """A job has ended, or is no longer this process's."""
         with self._lock:
             self._sessions.pop(id, None)
-            if not self._sessions:
-                if self._switched is not None:
-                    sys.setswitchinterval(self._switched)
-                    self._switched = None
-                self._idle.notify_all()
+            self._deadlines.pop(id, None)
+            if not self._sessions and self._switched is not None:
+                sys.setswitchinterval(self._switched)
+                self._switched = None
             events = self._events.pop(id, ())
         self.ended.append(id)
         for event in events:
@@ -151,10 +160,14 @@ class Live:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def wait_idle(self, timeout: float) -> bool:
-        """Until nothing runs; False where that took longer than ``timeout`` seconds."""
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._sessions, timeout)
+    def overdue(self, now: float) -> list[ProgressSession]:
+        """The jobs that have run for longer than their views allow."""
+        with self._lock:
+            return [
+                self._sessions[id]
+                for id, deadline in self._deadlines.items()
+                if deadline <= now
+            ]
 
     @contextmanager
     def watching(self, id: str) -> Iterator[threading.Event]:
@@ -166,8 +179,9 @@ class Live:
             yield event
         finally:
             with self._lock:
-                events = self._events.get(id)
-                if events is not None:
+                # After the end the list is another one, or none.
+                events = self._events.get(id, [])
+                if event in events:
                     events.remove(event)
                     if not events:
                         del self._events[id]

@@ -48,6 +48,7 @@ class IState(Interface):
     started = Attribute("Seconds since the epoch, UTC, or None (float)")
     finished = Attribute("Likewise")
     request = Attribute("Its `IStoredRequest`; None when the job has ended")
+    live = Attribute("Its `IProgress` while it runs, else None")
     progress = Attribute("The last snapshot of an ended job's progress")
     failure = Attribute("Reason, error id, type, message, traceback as text, or None")
     outcome = Attribute("Its `IOutcome`, or None")
@@ -158,19 +159,25 @@ class IExecutor(Interface):
         """Have the job run.  The job is committed already; saying it twice is fine."""
 
     def waiting(job_id: str) -> bool:
-        """Whether this process will run the job, or is just claiming it."""
+        """Whether this process will run the job, or is just claiming it.
+
+        No longer once it is live, or turned out not to be queued any more.
+        """
 
     def position(job_id: str) -> int | None:
         """How many wait before the job in this process; None if it does not know."""
-
-    def queued() -> int:
-        """How many wait in this process."""
 
     def busy() -> bool:
         """Whether anything waits or runs here."""
 
     def stop() -> None:
-        """Claim no more.  What runs goes on."""
+        """Ask it to claim no more.  What runs goes on."""
+
+    def join(timeout: float) -> bool:
+        """After `stop`: wait until nothing runs and no thread of it is left.
+
+        False where that took longer than ``timeout`` seconds.
+        """
 
 
 class IExecutorFactory(Interface):

@@ -25,7 +25,6 @@ from asyncview.job import ABORTED
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import EXCEPTION
-from asyncview.job import INTERRUPTED
 from asyncview.job import NOT_REACHED
 from asyncview.job import QUEUED
 from asyncview.job import TERMS
@@ -34,7 +33,6 @@ from asyncview.job import Job
 from asyncview.job import State
 from asyncview.outcome import Outcome
 from asyncview.session import ProgressSession
-from asyncview.store import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -120,6 +118,7 @@ class Ticket:
             # Works after its connection is closed, and after a pack.
             self.file = body.open("c")
         self.begun = time.monotonic()
+        self.session = ProgressSession(self.id)
         self.renew(job.state.attempt)
 
     def renew(self, attempt: int) -> None:
@@ -130,12 +129,19 @@ class Ticket:
         self.finishing = False
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
-        self.session = ProgressSession(self.id, attempt)
+        # Fresh, but for the version, which a page must not see go back.
+        self.session = ProgressSession(self.id, attempt, self.session.snapshot)
 
     def term(self, name: str) -> Any:
         if name in self.changed:
             return self.changed[name]
         return self.terms.get(name, TERMS[name])
+
+    @property
+    def deadline(self) -> float | None:
+        """When, by ``time.monotonic``, the job has run for too long; None: never."""
+        limit = self.terms.get("max_runtime")
+        return None if limit is None else self.begun + float(limit)
 
     def refuse(self, why: str) -> None:
         """Say why ``__run__`` will not be entered."""
@@ -242,7 +248,10 @@ class Runner:
                 mine = [t for t in tickets if self._is_mine(t, connection)]
             if not mine:
                 raise
-            return mine
+            tickets = mine
+        # From here on, or the pulse could believe that there is nothing to do.
+        for ticket in tickets:
+            self.live.begin(ticket.session, ticket.deadline)
         return tickets
 
     @staticmethod
@@ -304,7 +313,7 @@ class Runner:
 
     def _attempts(self, ticket: Ticket) -> str:
         while True:
-            self.live.begin(ticket.session)
+            self.live.begin(ticket.session, ticket.deadline)
             error = self._replay(ticket)
             verdict = ticket.verdict
             if verdict is None or verdict.status == "doubt":
@@ -439,18 +448,6 @@ class Runner:
 
         threading.Thread(target=run, name="asyncview-end", daemon=True).start()
 
-    def interrupt(self, session: ProgressSession) -> str | None:
-        """Take a running job away from its thread, which does not come to an end."""
-
-        def change(connection: Connection) -> str | None:
-            store = store_of(connection, self.name)
-            entry = None if store is None else store.find(str(session.id))
-            if entry is None or entry.job.state.worker != self.worker:
-                return None
-            return give_up(connection, store, entry, INTERRUPTED, self.clock())
-
-        return transact(self.db, change)
-
     def _log_failure(self, ticket: Ticket, failure: Failure) -> None:
         expected = failure.reason == ABORTED
         log.log(
@@ -465,25 +462,6 @@ class Runner:
 
     def _pause(self, seconds: float) -> None:
         self.closing.wait(seconds)
-
-
-def give_up(
-    connection: Connection, store: Any, entry: Entry, reason: str, now: float
-) -> str:
-    """End a job whose worker is gone, or queue it again where its view allows that."""
-    state = entry.job.state
-    if reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
-        state.requeue(entry.snapshot)
-        store.detach(entry.job.id)
-    else:
-        state.fail(
-            Failure(reason, secrets.token_hex(4)),
-            entry.snapshot,
-            now,
-            keep_request=entry.job.term("keep_request"),
-        )
-    status: str = state.status
-    return status
 
 
 def describe(reason: str, error: BaseException | None) -> Failure:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 
 from zope.interface import implementer
@@ -27,7 +28,8 @@ class ThreadExecutor:
         self._known: set[str] = set()
         self._ready: deque[Ticket] = deque()
         self._changed = threading.Condition()
-        self._claiming = False
+        #: Jobs that are just being claimed.
+        self._claimed: list[str] = []
         self._hungry = 0
         self._working = 0
         self._stopped = False
@@ -40,7 +42,9 @@ class ThreadExecutor:
                 return
             self._known.add(job_id)
             self._queue.append(job_id)
-            if not self._hungry and len(self._threads) < self._size:
+            # The hungry may have been woken for others already.
+            meals = len(self._queue) + len(self._claimed) + len(self._ready)
+            if meals > self._hungry and len(self._threads) < self._size:
                 self._start()
             self._changed.notify()
 
@@ -63,19 +67,16 @@ class ThreadExecutor:
             try:
                 return self._queue.index(job_id)
             except ValueError:
-                return None
+                # It is just being claimed.
+                return 0
 
     def waiting(self, job_id: str) -> bool:
         """See `IExecutor`."""
         return job_id in self._known
 
-    def queued(self) -> int:
-        """See `IExecutor`."""
-        return len(self._queue)
-
     def busy(self) -> bool:
         """See `IExecutor`."""
-        return bool(self._known or self._working)
+        return bool(self._known or self._ready or self._working)
 
     def stop(self) -> None:
         """See `IExecutor`."""
@@ -85,6 +86,13 @@ class ThreadExecutor:
             self._known.clear()
             self._changed.notify_all()
 
+    def join(self, timeout: float) -> bool:
+        """See `IExecutor`."""
+        end = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(end - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
+
     def _loop(self) -> None:
         while True:
             ticket = self._next()
@@ -92,6 +100,9 @@ class ThreadExecutor:
                 return
             try:
                 self._runner.run(ticket)
+            except BaseException:
+                # A thread that ends is missing for ever after.
+                log.exception("%s was given up: this is a defect of asyncview", ticket)
             finally:
                 with self._changed:
                     self._working -= 1
@@ -110,7 +121,7 @@ class ThreadExecutor:
                         return self._take()
                     if self._stopped:
                         return None
-                    if self._queue and not self._claiming:
+                    if self._queue and not self._claimed:
                         self._claim()
                     else:
                         self._changed.wait()
@@ -126,7 +137,7 @@ class ThreadExecutor:
         """Called with the lock, and gives it up while it commits."""
         wanted = max(self._hungry, 1)
         ids = [self._queue.popleft() for _ in range(min(wanted, len(self._queue)))]
-        self._claiming = True
+        self._claimed = ids
         tickets: list[Ticket] = []
         failed = False
         self._changed.release()
@@ -138,7 +149,7 @@ class ThreadExecutor:
             failed = True
         finally:
             self._changed.acquire()
-            self._claiming = False
+            self._claimed = []
         if failed and not self._stopped:
             self._queue.extendleft(reversed(ids))
         else:

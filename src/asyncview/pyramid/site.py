@@ -7,6 +7,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.util import DottedNameResolver
 
+from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
 from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
@@ -28,6 +29,8 @@ class Site:
         self._registry = registry
         self.settings = settings
         self.front = PyramidFront(registry)
+        # Made now: pyramid_zodbconn opens the database while configuring.
+        self._fork = ForkGuard()
         self.documents = Documents()
         #: Whether a GET may start a job, because some view says so.
         self.starts_on_get = False
@@ -53,7 +56,12 @@ class Site:
                         " set"
                     )
                 self._engine = Engine(
-                    self.settings, databases[name], self.front, self._factory()
+                    self.settings,
+                    databases[name],
+                    self.front,
+                    self._factory(),
+                    self._fork,
+                    at_exit=self.close,
                 )
             return self._engine
 
@@ -67,6 +75,9 @@ class Site:
 
     def close(self, drain: float | None = None) -> None:
         """End jobs and pulse, then close the databases, in this order."""
+        if self._fork.forked:
+            # The parent's: closing it here would give up the parent's lock.
+            return
         with self._lock:
             engine = self._engine
         if engine is not None:
