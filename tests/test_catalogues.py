@@ -36,7 +36,7 @@ class TemplateReader(HTMLParser):
             if name.strip():
                 self.messages.add(attributes[name.strip()].replace("$${", "${"))
         if "i18n:name" in attributes:
-            self.add("${%s}" % attributes["i18n:name"])
+            self.add("${" + attributes["i18n:name"] + "}")
 
     def handle_endtag(self, tag):
         if tag in VOID:
