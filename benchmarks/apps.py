@@ -130,5 +130,3 @@ def wait_ended(engine, ids):
         with engine.live.watching(job_id) as ended:
             if engine.executor.waiting(job_id) or job_id in engine.live:
                 assert ended.wait(120)
-
-

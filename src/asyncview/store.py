@@ -270,19 +270,27 @@ def reading(db: DB) -> Iterator[Connection]:
         connection.close()
 
 
-def transact(
-    db: DB,
-    change: Callable[[Connection], T],
-    tries: int = 12,
-    sleep: Callable[[float], Any] = time.sleep,
-) -> T:
-    """Run a small change in a transaction of its own, again where others were first.
+class Transactor:
+    """A connection of its own for small changes, each in one transaction.
 
-    Raises what the last try raised.
+    One thread at a time may use it; closing it gives the connection back.
     """
-    tm = TransactionManager(explicit=True)
-    connection = db.open(tm)
-    try:
+
+    def __init__(self, db: DB) -> None:
+        self._tm = TransactionManager(explicit=True)
+        self._connection = db.open(self._tm)
+
+    def run(
+        self,
+        change: Callable[[Connection], T],
+        tries: int = 12,
+        sleep: Callable[[float], Any] = time.sleep,
+    ) -> T:
+        """Run a change, again where others were first.
+
+        Raises what the last try raised.
+        """
+        tm, connection = self._tm, self._connection
         for attempt in range(1, tries + 1):
             tm.begin()
             try:
@@ -299,5 +307,20 @@ def transact(
                 tm.abort()
                 raise
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def transact(
+    db: DB,
+    change: Callable[[Connection], T],
+    tries: int = 12,
+    sleep: Callable[[float], Any] = time.sleep,
+) -> T:
+    """Run a small change in a transaction of its own; see `Transactor`."""
+    transactor = Transactor(db)
+    try:
+        return transactor.run(change, tries, sleep)
     finally:
-        connection.close()
+        transactor.close()

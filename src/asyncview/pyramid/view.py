@@ -42,9 +42,9 @@ from asyncview.pyramid.tween import SAFE_METHODS
 from asyncview.pyramid.tween import START
 from asyncview.pyramid.tween import VIEW
 from asyncview.pyramid.tween import Start
-from asyncview.runner import Ticket
 from asyncview.session import ProgressSession
 from asyncview.store import Entry
+from asyncview.ticket import Ticket
 
 #: What may be said anew in ``__run__``.
 RUNTIME = (
@@ -186,10 +186,11 @@ class BaseAsyncView:
 
     def _changed(self, ticket: Ticket) -> dict[str, Any]:
         # Plain class attributes are what they were at the POST.
-        said = vars(self).keys() | computed_names(type(self))
+        own, computed = vars(self), computed_names(type(self))
+        said = [name for name in RUNTIME if name in own or name in computed]
         return {
             name: value
-            for name, value in self._terms(said.intersection(RUNTIME)).items()
+            for name, value in self._terms(said).items()
             if value != ticket.terms.get(name, TERMS[name])
         }
 
