@@ -73,8 +73,10 @@ def _demo(arguments):
     )
     # pyramid_chameleon's; nobody who runs the demo can do anything about it.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    # Ctrl-C has Python's handler; without one SIGTERM would end us in mid-write.
+    # Without a handler SIGTERM would end us in mid-write, and a shell that starts us
+    # in the background of a script has SIGINT ignored.
     signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     app = _open_demo(os.path.abspath(arguments.var))
     try:
         server = _listen(app, arguments.host, arguments.port)
