@@ -340,10 +340,12 @@ def test_second_start_on_one_port_is_a_sentence(start, tmp_path):
     assert "Traceback" not in errors
 
 
-def test_folder_that_cannot_be_made_is_a_sentence(tmp_path, capsys):
+def test_folder_that_cannot_be_made_is_a_sentence(start, tmp_path):
     (tmp_path / "file").write_text("")
-    assert cli.main(["demo", "--var", str(tmp_path / "file" / "var")]) == 1
-    assert "cannot be used" in capsys.readouterr().err
+    code, output, errors = start(var=tmp_path / "file" / "var").result()
+    assert (code, output) == (1, "")
+    assert "cannot be used" in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536"])

@@ -77,12 +77,13 @@ class Catalogue(Persistent):
 
 
 def root_factory(request):
-    return get_connection(request).root()["demo"]
+    root = get_connection(request).root()
+    if "demo" not in root:
+        root["demo"] = Demo()
+    return root["demo"]
 
 
 def prepare(registry):
     """Make the root at start-up, so that no request for a page has to write."""
     with prepare_request(registry=registry) as env:
-        request = env["request"]
-        with request.tm:
-            get_connection(request).root().setdefault("demo", Demo())
+        env["request"].tm.commit()
