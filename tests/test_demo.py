@@ -261,6 +261,10 @@ class Demo:
             [sys.executable, "-m", "asyncview", "demo", "--var", str(var), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # A buffer would keep from `communicate` what came with the first line.
+            bufsize=0,
+            # Pyramid's, of the newest setuptools that it works with.
+            env=os.environ | {"PYTHONWARNINGS": "ignore:pkg_resources is deprecated"},
         )
         cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self.opener = urllib.request.build_opener(cookies)
@@ -294,7 +298,7 @@ def start(tmp_path):
 
         def start(*arguments, var=tmp_path / "var"):
             server = Demo(var, *arguments)
-            stack.callback(server.process.wait, 10)
+            stack.enter_context(server.process)
             stack.callback(server.process.kill)
             return server
 

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import json
 import re
+import sys
 import textwrap
 import threading
 import time
@@ -70,23 +71,41 @@ def serve():
 
 
 @pytest.fixture
-def example(tmp_path, settings, serve, monkeypatch):
-    """Return a browser for a block that is a module with its templates beside it."""
+def module(tmp_path, monkeypatch):
+    """Return a block as a module with its templates beside it."""
 
-    def example(word):
-        package = tmp_path / f"readme_{word}"
+    def module(word):
+        package = tmp_path / f"readme_{word.rpartition('.')[2].lower()}"
         (package / "templates").mkdir(parents=True)
         (package / "__init__.py").write_text(block(word))
         for name, text in FILES.items():
             (package / "templates" / name).write_text(text)
         monkeypatch.syspath_prepend(tmp_path)
-        module = importlib.import_module(package.name)
+        return importlib.import_module(package.name)
+
+    yield module
+    for name in [name for name in sys.modules if name.startswith("readme_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def first_example(module, settings, serve):
+    """Return a browser for the application of the first block."""
+    return serve(module("config.add_async_view").main(**settings))
+
+
+@pytest.fixture
+def example(module, settings, serve):
+    """Return a browser for a block that is a view of somebody's application."""
+
+    def example(word):
+        views = module(word)
         with Configurator(
-            settings=settings, package=module, root_factory=Club
+            settings=settings, package=views, root_factory=Club
         ) as config:
             config.include("pyramid_chameleon")
             config.include("asyncview")
-            config.scan(module)
+            config.scan(views)
             return serve(config.make_wsgi_app())
 
     return example
@@ -113,13 +132,10 @@ def test_small_facts_are_so():
     assert not outcome.failed
 
 
-def test_first_example_is_an_application(settings, serve):
-    module = {"__name__": "readme"}
-    exec(block("config.add_async_view"), module)
-    browser = serve(module["main"](**settings))
-    started = browser.get("/report").form.submit()
+def test_first_example_is_an_application(first_example):
+    started = first_example.get("/report").form.submit()
     assert started.status_code == 303
-    assert result(browser, started).text == "The sum is 333833500."
+    assert result(first_example, started).text == "The sum is 333833500."
 
 
 def test_example_with_a_form_is_an_application(example):
@@ -154,13 +170,11 @@ def test_table_has_each_setting_and_its_default():
             assert text.strip("`") == default, name
 
 
-def test_status_document_has_the_keys_that_are_shown(settings, serve):
+def test_status_document_has_the_keys_that_are_shown(first_example):
     (text,) = blocks("javascript")
     shown = json.loads(re.sub(r" //.*", "", text))
-    module = {"__name__": "readme"}
-    exec(block("config.add_async_view"), module)
-    browser = serve(module["main"](**settings))
-    document = document_at_the_end(browser, browser.get("/report").form.submit())
+    started = first_example.get("/report").form.submit()
+    document = document_at_the_end(first_example, started)
     assert set(shown) == set(document)
     assert set(shown["links"]) == set(document["links"])
 
