@@ -1,0 +1,1 @@
+"""The front for Pyramid: everything that knows the framework."""

@@ -1,0 +1,217 @@
+"""What a process knows of its jobs in plain memory, and whom to wake.
+
+Nothing here is the truth: that is in the database, and a wake-up may be lost.
+"""
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from asyncview.exceptions import AsyncViewError
+from asyncview.job import new_id
+from asyncview.session import ProgressSession
+from asyncview.store import SHARDS
+from asyncview.store import shard_of
+
+
+class ForkGuard:
+    """Refuses a process that was forked after the database was opened."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def check(self) -> None:
+        if os.getpid() != self._pid:
+            raise AsyncViewError(
+                "this process was forked after the database was opened, which would"
+                " destroy a FileStorage; open it in the child (gunicorn: without"
+                " --preload)"
+            )
+
+
+class Ids:
+    """Hands out job ids whose shard no open transaction of this process writes.
+
+    Shards merge, but merging needs a storage that resolves conflicts, and those
+    that do not meet need no merge.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clock = 0
+        self._users = [0] * SHARDS
+        self._freed = [0] * SHARDS
+
+    def begin(self) -> int:
+        """To be called before a transaction begins; hand the answer to `pick`."""
+        return self._clock
+
+    def pick(self, began: int) -> str:
+        """A new id; `release` its shard when the transaction is over."""
+        with self._lock:
+            for _ in range(4 * SHARDS):
+                id = new_id()
+                shard = shard_of(id)
+                if not self._users[shard] and self._freed[shard] <= began:
+                    break
+            self._users[shard] += 1
+            return id
+
+    def take(self, id: str) -> None:
+        """Reserve the shard of an id that was picked earlier."""
+        with self._lock:
+            self._users[shard_of(id)] += 1
+
+    def pick_beside(self, key: str) -> str:
+        """A new id in the shard of ``key``, where a twin is a true conflict."""
+        wanted = shard_of(key)
+        while True:
+            id = new_id()
+            if shard_of(id) == wanted:
+                with self._lock:
+                    self._users[wanted] += 1
+                return id
+
+    def release(self, id: str) -> None:
+        shard = shard_of(id)
+        with self._lock:
+            self._users[shard] -= 1
+            self._clock += 1
+            self._freed[shard] = self._clock
+
+    @contextmanager
+    def using(self, ids: list[str]) -> Iterator[list[str]]:
+        """Take the shards of those ``ids`` that nobody uses; the others wait."""
+        with self._lock:
+            free = [id for id in ids if not self._users[shard_of(id)]]
+            shards = {shard_of(id) for id in free}
+            for shard in shards:
+                self._users[shard] += 1
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._clock += 1
+                for shard in shards:
+                    self._users[shard] -= 1
+                    self._freed[shard] = self._clock
+
+
+class Live:
+    """The jobs that run in this process, and who waits for their end."""
+
+    def __init__(self, switch_interval: float = 0.0) -> None:
+        self.ended: deque[str] = deque()
+        self.grace = threading.Lock()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._sessions: dict[str, ProgressSession] = {}
+        self._events: dict[str, list[threading.Event]] = {}
+        self._switch_interval = switch_interval
+        self._switched: float | None = None
+
+    def begin(self, session: ProgressSession) -> None:
+        """A job's attempt begins."""
+        assert session.id is not None
+        with self._lock:
+            if not self._sessions and self._switch_interval:
+                before = sys.getswitchinterval()
+                if self._switch_interval < before:
+                    self._switched = before
+                    sys.setswitchinterval(self._switch_interval)
+            self._sessions[session.id] = session
+
+    def end(self, id: str) -> None:
+        """A job has ended, or is no longer this process's."""
+        with self._lock:
+            self._sessions.pop(id, None)
+            if not self._sessions:
+                if self._switched is not None:
+                    sys.setswitchinterval(self._switched)
+                    self._switched = None
+                self._idle.notify_all()
+            events = self._events.pop(id, ())
+        self.ended.append(id)
+        for event in events:
+            event.set()
+
+    def sessions(self) -> list[ProgressSession]:
+        with self._lock:
+            return list(self._sessions.values())
+
+    def session(self, id: str) -> ProgressSession | None:
+        return self._sessions.get(id)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._sessions
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Until nothing runs; False where that took longer than ``timeout`` seconds."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._sessions, timeout)
+
+    @contextmanager
+    def watching(self, id: str) -> Iterator[threading.Event]:
+        """An event that is set when the job ends in this process."""
+        event = threading.Event()
+        with self._lock:
+            self._events.setdefault(id, []).append(event)
+        try:
+            yield event
+        finally:
+            with self._lock:
+                events = self._events.get(id)
+                if events is not None:
+                    events.remove(event)
+                    if not events:
+                        del self._events[id]
+
+
+class Gates:
+    """Lets a job that keeps losing conflicts have its context to itself for once.
+
+    Only within this process, and for a bounded time: a job that works for an hour
+    must not hold up another for as long.
+    """
+
+    def __init__(self, patience: float = 30.0) -> None:
+        self._patience = patience
+        self._changed = threading.Condition()
+        self._inside: dict[object, int] = {}
+        self._alone: dict[object, int] = {}
+
+    @contextmanager
+    def enter(self, key: object, alone: bool) -> Iterator[None]:
+        inside, waiting = self._inside, self._alone
+        with self._changed:
+            if alone:
+                # Newcomers wait from now on; those inside are waited for.
+                waiting[key] = waiting.get(key, 0) + 1
+                self._changed.wait_for(
+                    lambda: not inside.get(key), timeout=self._patience
+                )
+            else:
+                self._changed.wait_for(
+                    lambda: not waiting.get(key), timeout=self._patience
+                )
+            inside[key] = inside.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                _decrease(inside, key)
+                if alone:
+                    _decrease(waiting, key)
+                self._changed.notify_all()
+
+
+def _decrease(counts: dict[object, int], key: object) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

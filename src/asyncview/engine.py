@@ -1,0 +1,143 @@
+"""One application's jobs in one process: puts the parts together, starts and ends them.
+
+Nothing here starts before the first request that has a reason for it.
+"""
+
+import atexit
+import logging
+import threading
+
+from ZODB.DB import DB
+
+from asyncview.dispatch import ForkGuard
+from asyncview.dispatch import Ids
+from asyncview.dispatch import Live
+from asyncview.interfaces import IExecutor
+from asyncview.interfaces import IExecutorFactory
+from asyncview.interfaces import IFront
+from asyncview.pulse import Pulse
+from asyncview.runner import Runner
+from asyncview.settings import Settings
+from asyncview.store import prepare
+from asyncview.store import reading
+from asyncview.store import store_of
+
+log = logging.getLogger("asyncview")
+
+
+class Engine:
+    """The jobs of one application, as one process sees them."""
+
+    def __init__(
+        self, settings: Settings, db: DB, front: IFront, factory: IExecutorFactory
+    ) -> None:
+        self.settings = settings
+        self.db = db
+        self.ids = Ids()
+        self.live = Live(settings.switch_interval)
+        self.runner = Runner(db, settings.name, front, self.live)
+        self.executor: IExecutor = factory(self.runner, settings.threads)
+        self.pulse = Pulse(
+            self.runner,
+            settings,
+            self.ids,
+            self.submit,
+            self.executor.waiting,
+            self._busy,
+        )
+        #: Held by a start from its look at the limits to the end of its request.
+        self.starting = threading.RLock()
+        self._fork = ForkGuard()
+        self._lock = threading.Lock()
+        self._looked = False
+        self._prepared = False
+        self._closed = False
+        # A pool size is what the ZODB warns about, and no limit.
+        db.setPoolSize(db.getPoolSize() + settings.threads + 1)
+
+    def look(self) -> None:
+        """At the first request of a process: are there jobs that have not ended?"""
+        if self._looked:
+            return
+        self._fork.check()
+        with self._lock:
+            if self._looked:
+                return
+            with reading(self.db) as connection:
+                store = store_of(connection, self.settings.name)
+                self._prepared = store is not None
+                waiting = store is not None and store.crowd()
+            self._looked = True
+        if waiting:
+            self.start()
+
+    def prepare(self) -> None:
+        """Make the registry where there is none, before a transaction needs it."""
+        if self._prepared:
+            return
+        with self._lock:
+            if not self._prepared:
+                prepare(self.db, self.settings.name)
+                self._prepared = True
+
+    def start(self) -> None:
+        """Have a pulse."""
+        if not self._closed:
+            if not self.pulse.started:
+                atexit.register(self.close)
+            self.pulse.start()
+
+    def submit(self, job_id: str) -> None:
+        """Have a job run that has been committed.  Quick, and raises nothing."""
+        try:
+            self.start()
+            self.executor.submit(job_id)
+        except Exception:
+            # The sweep finds it: a wake-up is a hint.
+            log.exception("the wake-up of %s… got lost", job_id[:6])
+
+    def settle_cancel(self, job_id: str) -> None:
+        """A wish to cancel was committed: end the job now, if nothing runs it."""
+        session = self.live.session(job_id)
+        if session is not None:
+            session.stop()
+            return
+        self.runner.cancel_queued(job_id)
+        self.start()
+
+    def buried(self, job_id: str) -> None:
+        """A finished job was deleted: have the pulse tidy up after it."""
+        self.live.ended.append(job_id)
+        self.start()
+
+    def close(self, drain: float | None = None) -> None:
+        """End it all; running jobs get ``drain`` seconds (the setting's, if None).
+
+        What still runs then is marked as interrupted, or queued again where its
+        view is ``restartable``.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        self.executor.stop()
+        if drain is None:
+            drain = self.settings.drain
+        if len(self.live) and not self.live.wait_idle(drain):
+            for session in self.live.sessions():
+                session.stop()
+            # Those that look at all do so soon.
+            self.live.wait_idle(min(1.0, drain))
+        self.runner.closing.set()
+        for session in self.live.sessions():
+            try:
+                status = self.runner.interrupt(session)
+                log.warning("%.6s… was cut off at shutdown: %s", session.id, status)
+            except Exception:
+                log.exception("%.6s… could not be marked", session.id)
+            self.live.end(str(session.id))
+        self.pulse.stop(timeout=5.0)
+
+    def _busy(self) -> bool:
+        return bool(len(self.live) or self.executor.busy())

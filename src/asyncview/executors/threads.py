@@ -1,0 +1,152 @@
+"""The threads of this process run the jobs."""
+
+import logging
+import threading
+from collections import deque
+
+from zope.interface import implementer
+
+from asyncview.interfaces import IExecutor
+from asyncview.runner import Runner
+from asyncview.runner import Ticket
+
+log = logging.getLogger("asyncview.threads")
+
+#: Seconds until a claim is tried again after the storage refused it.
+PATIENCE = 1.0
+
+
+@implementer(IExecutor)
+class ThreadExecutor:
+    """See `IExecutor`."""
+
+    def __init__(self, runner: Runner, threads: int) -> None:
+        self._runner = runner
+        self._size = threads
+        self._queue: deque[str] = deque()
+        self._known: set[str] = set()
+        self._ready: deque[Ticket] = deque()
+        self._changed = threading.Condition()
+        self._claiming = False
+        self._hungry = 0
+        self._working = 0
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, job_id: str) -> None:
+        """See `IExecutor`."""
+        with self._changed:
+            if self._stopped or job_id in self._known:
+                return
+            self._known.add(job_id)
+            self._queue.append(job_id)
+            if not self._hungry and len(self._threads) < self._size:
+                self._start()
+            self._changed.notify()
+
+    def _start(self) -> None:
+        # Daemon by our own word: a thread inherits it from the one that starts
+        # it, and waitress's are.
+        thread = threading.Thread(
+            target=self._loop,
+            name=f"asyncview-{len(self._threads) + 1}",
+            daemon=True,
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def position(self, job_id: str) -> int | None:
+        """See `IExecutor`."""
+        with self._changed:
+            if job_id not in self._known:
+                return None
+            try:
+                return self._queue.index(job_id)
+            except ValueError:
+                return None
+
+    def waiting(self, job_id: str) -> bool:
+        """See `IExecutor`."""
+        return job_id in self._known
+
+    def queued(self) -> int:
+        """See `IExecutor`."""
+        return len(self._queue)
+
+    def busy(self) -> bool:
+        """See `IExecutor`."""
+        return bool(self._known or self._working)
+
+    def stop(self) -> None:
+        """See `IExecutor`."""
+        with self._changed:
+            self._stopped = True
+            self._queue.clear()
+            self._known.clear()
+            self._changed.notify_all()
+
+    def _loop(self) -> None:
+        while True:
+            ticket = self._next()
+            if ticket is None:
+                return
+            try:
+                self._runner.run(ticket)
+            finally:
+                with self._changed:
+                    self._working -= 1
+
+    def _next(self) -> Ticket | None:
+        """A job that this thread has claimed, or None at the end.
+
+        Threads that wait at the same time share one commit: the first claims for
+        all of them.
+        """
+        with self._changed:
+            self._hungry += 1
+            try:
+                while True:
+                    if self._ready:
+                        return self._take()
+                    if self._stopped:
+                        return None
+                    if self._queue and not self._claiming:
+                        self._claim()
+                    else:
+                        self._changed.wait()
+            finally:
+                self._hungry -= 1
+
+    def _take(self) -> Ticket:
+        ticket = self._ready.popleft()
+        self._working += 1
+        return ticket
+
+    def _claim(self) -> None:
+        """Called with the lock, and gives it up while it commits."""
+        wanted = max(self._hungry, 1)
+        ids = [self._queue.popleft() for _ in range(min(wanted, len(self._queue)))]
+        self._claiming = True
+        tickets: list[Ticket] = []
+        failed = False
+        self._changed.release()
+        try:
+            tickets = self._runner.claim(ids)
+        except BaseException:
+            log.exception("%d queued jobs could not be claimed yet", len(ids))
+            self._runner.closing.wait(PATIENCE)
+            failed = True
+        finally:
+            self._changed.acquire()
+            self._claiming = False
+        if failed and not self._stopped:
+            self._queue.extendleft(reversed(ids))
+        else:
+            self._known.difference_update(ids)
+            self._ready.extend(tickets)
+        self._changed.notify_all()
+
+
+def factory(runner: Runner, threads: int) -> ThreadExecutor:
+    """See `IExecutorFactory`."""
+    return ThreadExecutor(runner, threads)

@@ -1,0 +1,180 @@
+"""The contract: the nouns of asyncview in the order one meets them."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import Any
+
+from zope.interface import Attribute
+from zope.interface import Interface
+
+
+class IJob(Interface):
+    """What was said when a job was started; it never changes.
+
+    A job goes ``queued -> running -> completed | failed | cancelled``; from ``queued``
+    it can also go to ``cancelled`` and ``failed`` at once, and from ``running`` back to
+    ``queued`` when its worker died and its view is ``restartable``.  The last three
+    are final.
+    """
+
+    id = Attribute("32 characters of base64url; the `process_id` of every URL (str)")
+    view = Attribute("Identity of the view: virtual root and path (str)")
+    context = Attribute("The context's oid (bytes), None if it is not persistent")
+    owner = Attribute("Type and text of the userid, None for nobody")
+    visitor = Attribute("Digest of an anonymous owner's session secret, or None (str)")
+    created = Attribute("Seconds since the epoch, UTC (float)")
+    state = Attribute("Its `IState`")
+
+    def term(name: str) -> Any:
+        """What the view said about its jobs, by the name of its attribute.
+
+        KeyError for a name that is not in `asyncview.job.TERMS`.
+        """
+
+
+class IState(Interface):
+    """Where a job stands.
+
+    Written when the job is claimed, when it ends and when it is deleted, and by
+    nobody else.  Each change is guarded: from a state that does not allow it, it
+    raises InvalidTransition and changes nothing.
+    """
+
+    status = Attribute("queued, running, completed, failed or cancelled")
+    version = Attribute("Grows with each change (int)")
+    worker = Attribute("Id of the process that claimed it, or None (str)")
+    token = Attribute("Fencing token of the claim, or None (str)")
+    attempt = Attribute("Entries into the work because of conflicts or restarts (int)")
+    started = Attribute("Seconds since the epoch, UTC, or None (float)")
+    finished = Attribute("Likewise")
+    request = Attribute("Its `IStoredRequest`; None when the job has ended")
+    progress = Attribute("The last snapshot of an ended job's progress")
+    failure = Attribute("Reason, error id, type, message, traceback as text, or None")
+    outcome = Attribute("Its `IOutcome`, or None")
+    flashes = Attribute("What the job flashed: pairs of queue and message")
+
+    def check(token: str) -> None:
+        """Raise Fenced unless the job runs under this claim."""
+
+    def claim(worker: str, token: str, now: float) -> None:
+        """queued -> running."""
+
+    def requeue(last: Any) -> None:
+        """running -> queued, after the death of the worker."""
+
+    def delete() -> None:
+        """Leave a tombstone; a final state only."""
+
+
+class IStoredRequest(Interface):
+    """What a replay needs to be the same request again; text, bytes and blobs only."""
+
+    environ = Attribute("Pairs of CGI name and exact text")
+    body = Attribute("bytes, or a blob where there are more than 64 KiB")
+    size = Attribute("Length of the body in bytes (int)")
+    session = Attribute("The session as it was, opaque bytes, or None")
+
+
+class IProgress(Interface):
+    """A small record of its own for the last snapshot of a job's progress."""
+
+    snapshot = Attribute("An `asyncview.progress.Snapshot`")
+
+
+class IOutcome(Interface):
+    """A response as it is kept."""
+
+    status = Attribute("Status line, as '200 OK' (str)")
+    headers = Attribute("Pairs of name and value; checked, no hop-by-hop ones")
+    body = Attribute("bytes, or a blob where there are more than 64 KiB")
+    size = Attribute("Length of the body in bytes (int)")
+
+
+class IStore(Interface):
+    """The persistent registry of one application's jobs."""
+
+    def add(job: IJob, key: str | None = None) -> None:
+        """Register a new job; a second with the same exclusive key is a conflict."""
+
+    def find(id: str) -> Any:
+        """The entry of a job (its `IJob`, the wish to cancel, its progress), or None.
+
+        A deleted job is none.
+        """
+
+    def unfinished() -> Iterator[Any]:
+        """Entries of the jobs that may not have ended."""
+
+
+class IProgressSession(Interface):
+    """Live progress of a job, in plain memory; any thread may call it.
+
+    The pulse makes it visible to other processes.  When the job was asked to stop
+    every call raises JobCancelled, each time.
+    """
+
+    id = Attribute("The job's id; None outside of a job (str)")
+
+    def update(
+        current: float | None = None,
+        total: float | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Say how much of how much is done, and what is being done.
+
+        What is omitted stays as it is.
+        """
+
+    def advance(n: float = 1) -> None:
+        """Say that ``n`` more are done."""
+
+    def track(
+        iterable: Iterable[Any],
+        total: float | None = None,
+        message: str | None = None,
+    ) -> Iterator[Any]:
+        """Yield the items and count them; ``total`` is `len`, where they have one."""
+
+    def stop() -> None:
+        """Ask the job to stop."""
+
+
+class IFront(Interface):
+    """What knows a web framework: runs a stored request through its application."""
+
+    def replay(ticket: Any) -> None:
+        """Run the ticket's request in this thread, in a transaction of its own.
+
+        Where the view came to an outcome, that is recorded in the transaction of the
+        work.  The `Verdict` is left on the ticket; none, or an exception from
+        here, means doubt, and the database knows.
+        """
+
+
+class IExecutor(Interface):
+    """Gets a job to a worker, soon."""
+
+    def submit(job_id: str) -> None:
+        """Have the job run.  The job is committed already; saying it twice is fine."""
+
+    def waiting(job_id: str) -> bool:
+        """Whether this process will run the job, or is just claiming it."""
+
+    def position(job_id: str) -> int | None:
+        """How many wait before the job in this process; None if it does not know."""
+
+    def queued() -> int:
+        """How many wait in this process."""
+
+    def busy() -> bool:
+        """Whether anything waits or runs here."""
+
+    def stop() -> None:
+        """Claim no more.  What runs goes on."""
+
+
+class IExecutorFactory(Interface):
+    """Makes an executor."""
+
+    def __call__(runner: Any, threads: int) -> IExecutor:
+        """An executor that hands claimed jobs to ``runner``."""

@@ -1,0 +1,237 @@
+"""The configuration: include, directives, and what is refused with a sentence."""
+
+import inspect
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.config import PHASE3_CONFIG
+from pyramid.config import Configurator
+from pyramid.events import ApplicationCreated
+from pyramid.events import BeforeRender
+from pyramid.exceptions import ConfigurationError
+from pyramid.interfaces import IDefaultCSRFOptions
+from pyramid.interfaces import IRoutesMapper
+from pyramid.interfaces import ITweens
+from pyramid.tweens import EXCVIEW
+from pyramid.tweens import INGRESS
+from pyramid.viewderivers import VIEW as INNERMOST
+
+from asyncview.exceptions import NoSuchProcessError
+from asyncview.exceptions import QueueFull
+from asyncview.pyramid import answers
+from asyncview.pyramid import pages
+from asyncview.pyramid.facts import FACTS
+from asyncview.pyramid.facts import ViewFacts
+from asyncview.pyramid.jobs import Jobs
+from asyncview.pyramid.results import to_response
+from asyncview.pyramid.site import Site
+from asyncview.pyramid.view import BaseAsyncView
+from asyncview.settings import BadSetting
+from asyncview.settings import Settings
+
+INGRESS_TWEEN = "asyncview.pyramid.tween.ingress_tween_factory"
+OUTCOME_TWEEN = "asyncview.pyramid.tween.outcome_tween_factory"
+TM_TWEEN = "pyramid_tm.tm_tween_factory"
+
+#: After everything that an application says in its own actions.
+LAST = PHASE3_CONFIG + 1000
+
+
+def includeme(config: Configurator) -> None:
+    """Make background views possible; brings pyramid_tm and pyramid_zodbconn."""
+    config.include("pyramid_tm")
+    if not hasattr(config.registry, "_zodb_databases"):
+        config.include("pyramid_zodbconn")
+    config.include("pyramid_chameleon")
+    try:
+        settings = Settings.read(
+            config.get_settings(), config.root_package.__name__.partition(".")[0]
+        )
+    except BadSetting as error:
+        raise ConfigurationError(str(error)) from None
+    site = config.registry.asyncview = Site(config.registry, settings)
+
+    config.add_tween(OUTCOME_TWEEN, under=TM_TWEEN, over=EXCVIEW)
+    config.action(None, lambda: _outermost(config), order=LAST)
+    config.action(None, lambda: _routes_with_subpath(config), order=LAST)
+    config.add_view_deriver(
+        async_view, "asyncview", under="rendered_view", over=INNERMOST
+    )
+    config.add_translation_dirs("asyncview:locale/")
+    config.add_static_view(pages.STATIC, "asyncview:static", cache_max_age=31536000)
+    config.add_request_method(Jobs, "asyncview", reify=True)
+    config.add_exception_view(answers.no_such_process, context=NoSuchProcessError)
+    config.add_exception_view(answers.queue_full, context=QueueFull)
+    config.add_subscriber(pages.supply, BeforeRender)
+    config.add_subscriber(lambda event: _created(site, event), ApplicationCreated)
+    config.add_directive("add_async_view", add_async_view)
+    config.add_directive("set_job_executor", set_job_executor)
+
+
+def close(registry: Any, drain: float | None = None) -> None:
+    """End the jobs of an application in this process, then close its databases.
+
+    Running jobs get ``drain`` seconds (the setting's if None), then are asked to
+    stop, then are marked as interrupted.
+    """
+    registry.asyncview.close(drain)
+
+
+# Directives
+
+
+def add_async_view(
+    config: Configurator,
+    view: Any,
+    name: str | None = None,
+    pattern: str | None = None,
+    **view_options: Any,
+) -> None:
+    """Register a `BaseAsyncView` and its subviews.
+
+    By traversal under ``name``; or by URL dispatch at ``pattern``, with ``name`` as
+    the route's (the pattern's if None).  ``view_options`` are those of ``add_view``.
+    """
+    view = config.maybe_dotted(view)
+    if pattern is None:
+        if not name:
+            raise ConfigurationError("add_async_view needs a name or a pattern")
+        config.add_view(view, name=name, **view_options)
+        return
+    pattern = "/" + pattern.strip("/")
+    route = name or pattern
+    options = {
+        key: view_options.pop(key) for key in ("factory",) if key in view_options
+    }
+    config.add_route(route, pattern, **options)
+    config.add_route(f"{route}/*subpath", f"{pattern}/*subpath", **options)
+    config.add_view(view, route_name=route, **view_options)
+    config.add_view(view, route_name=f"{route}/*subpath", **view_options)
+
+
+def set_job_executor(config: Configurator, factory: Any) -> None:
+    """Set what gets jobs to workers: an `IExecutorFactory`, or a dotted name of one."""
+    config.registry.asyncview.executor = config.maybe_dotted(factory)
+
+
+# The view deriver
+
+
+def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
+    """Tell a `BaseAsyncView` its facts, and convert what it returns."""
+    cls = info.original_view
+    if not (inspect.isclass(cls) and issubclass(cls, BaseAsyncView)):
+        return view
+    options = info.options
+    _check_options(cls, options)
+    registry = info.registry
+    if cls.run_process is not BaseAsyncView.run_process:
+        registry.asyncview.starts_on_get = True
+    renderer = options.get("renderer")
+    defaults = registry.queryUtility(IDefaultCSRFOptions)
+    wanted = options.get("require_csrf")
+    by_default = defaults is not None and defaults.require_csrf
+    facts = ViewFacts(renderer, wanted is True or (wanted is not False and by_default))
+
+    def derived(context: Any, request: Any) -> Any:
+        environ = request.environ
+        before = environ.get(FACTS)
+        environ[FACTS] = facts
+        try:
+            result = view(context, request)
+        finally:
+            if before is None:
+                del environ[FACTS]
+            else:
+                environ[FACTS] = before
+        return to_response(request, result, renderer)
+
+    return derived
+
+
+async_view.options = ("attr", "wrapper", "require_csrf")  # type: ignore[attr-defined]
+
+
+def _check_options(cls: type, options: dict[str, Any]) -> None:
+    def refuse(what: str, why: str) -> None:
+        raise ConfigurationError(
+            f"{cls.__name__} can't be registered with {what}: {why}"
+        )
+
+    if options.get("attr"):
+        refuse("attr", "a background view starts in __call__")
+    if options.get("wrapper"):
+        refuse("wrapper", "it would wrap the redirects and status answers too")
+    method = options.get("request_method")
+    methods = (method,) if isinstance(method, str) else tuple(method or ("GET",))
+    if "GET" not in methods:
+        refuse("request_method", "its subviews are asked for by GET")
+    if options.get("request_param"):
+        refuse("request_param", "the requests for its subviews do not have it")
+    if options.get("xhr"):
+        refuse("xhr", "browsers ask for its subviews without it")
+    if not options.get("name") and not options.get("route_name"):
+        refuse('name=""', "a default view has no address below which subviews can be")
+
+
+# Checks when all is said
+
+
+def _outermost(config: Configurator) -> None:
+    """Put the ingress tween over all others; refuse a chain without ours."""
+    tweens = config.registry.queryUtility(ITweens)
+    if tweens.explicit:
+        names = {name for name, _ in tweens.explicit}
+        missing = {INGRESS_TWEEN, OUTCOME_TWEEN} - names
+        if missing:
+            raise ConfigurationError(
+                "the setting pyramid.tweens names all tweens, and without these no job"
+                f" would ever end: {', '.join(sorted(missing))}"
+            )
+        return
+    others = tuple(name for name in tweens.sorter.names if name != INGRESS_TWEEN)
+    factory = config.maybe_dotted(INGRESS_TWEEN)
+    tweens.add_implicit(INGRESS_TWEEN, factory, under=INGRESS, over=others)
+
+
+def _routes_with_subpath(config: Configurator) -> None:
+    """Refuse a route under which the subviews of a view can't be reached."""
+    mapper = config.registry.queryUtility(IRoutesMapper)
+    if mapper is None:
+        return
+    patterns = {
+        route.name: "/" + route.pattern.strip("/") for route in mapper.get_routes()
+    }
+    found: dict[str, set[Any]] = {}
+    for item in config.introspector.get_category("views", default=()):
+        view = item["introspectable"]
+        callable_, route = view.get("callable"), view.get("route_name")
+        if route in patterns and inspect.isclass(callable_):
+            if issubclass(callable_, BaseAsyncView):
+                found.setdefault(patterns[route], set()).add(callable_)
+    for pattern, classes in found.items():
+        if pattern.endswith("*subpath") or "traverse" in pattern:
+            continue
+        missing = classes - found.get(f"{pattern.rstrip('/')}/*subpath", set())
+        for cls in missing:
+            raise ConfigurationError(
+                f"{cls.__name__} is registered for the route {pattern}, but its"
+                " subviews have no address: add a route"
+                f" {pattern.rstrip('/')}/*subpath with the same view, or use"
+                " config.add_async_view"
+            )
+
+
+def _created(site: Site, event: ApplicationCreated) -> None:
+    site.front.router = event.app
+    if not getattr(event.app.registry, "_zodb_databases", None):
+        raise ConfigurationError(
+            "asyncview keeps its jobs in the ZODB: set zodbconn.uri"
+        )
+    if threading.current_thread() is threading.main_thread():
+        # waitress has no handler for it, and without one nothing is drained.
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

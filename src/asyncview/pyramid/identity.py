@@ -1,0 +1,86 @@
+"""Whose a job is, of which view and which context; and who may see it."""
+
+import hashlib
+import hmac
+import secrets
+from typing import Any
+from urllib.parse import quote
+
+from persistent import Persistent
+from pyramid.interfaces import ISecurityPolicy
+from pyramid.interfaces import ISessionFactory
+from pyramid.request import Request
+
+from asyncview.job import Job
+
+#: WebOb's own, so that our links are what `request.path` would be.
+PATH_SAFE = "/~!$&'()*+,;=:@"
+
+VISITOR = "asyncview.visitor"
+
+
+def own_path(request: Request) -> str:
+    """PATH_INFO without the subpath, unquoted, no slash at its end.
+
+    It is the only thing that stays the same over traversal, ``@@name``, routes with
+    ``*subpath``, factories, hybrids and virtual hosts; `resource_url` does not.
+    """
+    path: str = request.path_info.rstrip("/")
+    if request.subpath:
+        path = path.removesuffix("/" + "/".join(request.subpath)).rstrip("/")
+    return path
+
+
+def own_url(request: Request) -> str:
+    """The view's own address, path-absolute and quoted, SCRIPT_NAME included."""
+    return quote(request.script_name + own_path(request), PATH_SAFE) or "/"
+
+
+def view_identity(request: Request) -> str:
+    """What the path says about which view on which object this is."""
+    root = request.environ.get("HTTP_X_VHM_ROOT", "").rstrip("/")
+    head, _, name = own_path(request).rpartition("/")
+    return f"{root}{head}/{name.removeprefix('@@')}"
+
+
+def context_identity(context: object) -> bytes | None:
+    """The context's oid; None where it is not persistent."""
+    return context._p_oid if isinstance(context, Persistent) else None
+
+
+def owner_of(request: Request) -> tuple[str, str] | None:
+    """Type and text of the userid: 1 and "1" are two."""
+    userid = request.authenticated_userid
+    return None if userid is None else (type(userid).__name__, str(userid))
+
+
+def has_sessions(request: Request) -> bool:
+    return request.registry.queryUtility(ISessionFactory) is not None
+
+
+def visitor_of(request: Request, create: bool = False) -> str | None:
+    """A digest of the secret in the web session; only a start makes one."""
+    if not has_sessions(request):
+        return None
+    secret = request.session.get(VISITOR)
+    if secret is None:
+        if not create:
+            return None
+        secret = request.session[VISITOR] = secrets.token_urlsafe(24)
+    return hashlib.sha256(str(secret).encode()).hexdigest()
+
+
+def is_owner(request: Request, job: Job) -> bool:
+    if job.owner is not None:
+        return job.owner == owner_of(request)
+    if job.visitor is None:
+        return True
+    visitor = visitor_of(request)
+    return visitor is not None and hmac.compare_digest(job.visitor, visitor)
+
+
+def is_admin(request: Request, context: Any, permission: str) -> bool:
+    """Without a security policy everything is permitted, so then nobody is admin."""
+    if request.registry.queryUtility(ISecurityPolicy) is None:
+        return False
+    return bool(request.has_permission(permission, context))

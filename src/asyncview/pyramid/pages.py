@@ -1,0 +1,188 @@
+"""The stock pages: what the templates are given, and where static files are."""
+
+from collections.abc import Callable
+from functools import cache
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any
+
+from pyramid.i18n import get_locale_name
+from pyramid.renderers import get_renderer
+from pyramid.renderers import render
+from pyramid.request import Request
+from pyramid.response import Response
+
+from asyncview.job import FINAL
+from asyncview.pyramid.facts import csrf_field
+from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.status import private
+
+TEMPLATES = "asyncview.templates:"
+
+#: Name of the static view, and so the first segment of its URLs.
+STATIC = "_asyncview"
+
+RIGHT_TO_LEFT = frozenset({"ar", "fa", "he", "ur", "yi"})
+
+
+@cache
+def digest(name: str) -> str:
+    """A hash of a static file's content: a new file is a new URL."""
+    content = files("asyncview").joinpath("static", name).read_bytes()
+    return blake2b(content, digest_size=6).hexdigest()
+
+
+def static_url(request: Request) -> Callable[[str], str]:
+    """``static(name)``: the path of one of our static files."""
+
+    def static(name: str) -> str:
+        path: str = request.static_path(
+            f"asyncview:static/{name}", _query={"v": digest(name)}
+        )
+        return path
+
+    return static
+
+
+def frame(request: Request) -> dict[str, Any]:
+    """What every page of ours needs; also given to the application's templates."""
+    language = get_locale_name(request)
+    progress = _macros("progress.pt")
+    return {
+        # Looked up each time, so that `override_asset` restyles all pages.
+        "layout": _macros("layout.pt")["layout"],
+        "progress_macro": progress["progress"],
+        "tasks_macro": progress["tasks"],
+        "static": static_url(request),
+        "lang": language.replace("_", "-"),
+        "dir": "rtl" if language[:2] in RIGHT_TO_LEFT else "ltr",
+    }
+
+
+def _macros(name: str) -> Any:
+    return get_renderer(TEMPLATES + name).implementation().macros
+
+
+def supply(event: Any) -> None:
+    """Subscriber of BeforeRender: the frame, for templates without their own."""
+    name = event.get("renderer_name") or ""
+    request = event.get("request")
+    if not name.endswith(".pt") or request is None:
+        return
+    if name.startswith(TEMPLATES):
+        event.update(frame(request))
+        return
+    for key, value in frame(request).items():
+        event.setdefault(key, value)
+
+
+def page(
+    request: Request, name: str, values: dict[str, Any], status: int = 200
+) -> Response:
+    """A stock page as a response."""
+    response = Response(
+        render(f"{TEMPLATES}{name}.pt", values, request),
+        status=status,
+        content_type="text/html",
+        charset="utf-8",
+    )
+    return private(response)
+
+
+def html(text: Any) -> Response:
+    """A page that the application made itself."""
+    response = Response(content_type="text/html", charset="utf-8")
+    if isinstance(text, bytes):
+        response.body = text
+    else:
+        response.text = str(text)
+    return private(response)
+
+
+def start(request: Request, label: Any, values: dict[str, Any]) -> Response:
+    """One button that starts the job."""
+    name, token = csrf_field(request)
+    return page(
+        request,
+        "start",
+        {
+            "label": request.localizer.translate(label),
+            "message": values.get("message"),
+            "action": own_url(request),
+            "csrf_name": name,
+            "csrf_token": token,
+        },
+    )
+
+
+def processing(
+    request: Request, doc: dict[str, Any], poll_interval: float | None = None
+) -> Response:
+    """What is shown while a job runs."""
+    name, token = csrf_field(request)
+    if poll_interval is None:
+        poll_interval = request.registry.asyncview.engine.settings.poll_interval
+    label, shown = doc["label"], doc["completed"]
+    known = isinstance(shown, (int, float)) and not isinstance(shown, bool)
+    here = doc["links"]["processing"]
+    response = page(
+        request,
+        "processing",
+        {
+            "doc": doc,
+            "page_title": f"({int(shown)}%) {label}" if known else label,
+            "poll_url": f"{doc['links']['completed']}&output_json=1",
+            "poll_interval": poll_interval,
+            "refresh": request.GET.get("refresh") != "0",
+            "refresh_url": here,
+            "still_url": f"{here}&refresh=0",
+            "csrf_name": name,
+            "csrf_token": token,
+            "can_cancel": doc["status"] not in FINAL,
+        },
+    )
+    return response
+
+
+def failed(
+    request: Request, label: str, error: dict[str, str], status: int = 500
+) -> Response:
+    """The failure page: a safe message and a reference, never a traceback."""
+    return page(
+        request,
+        "failed",
+        {
+            "label": label,
+            "message": error["message"],
+            "error_id": error["id"],
+            "reason": error["reason"],
+            "back_url": own_url(request),
+        },
+        status,
+    )
+
+
+def cancelled(request: Request, label: str, message: str | None) -> Response:
+    return page(
+        request,
+        "cancelled",
+        {"label": label, "message": message, "back_url": own_url(request)},
+        410,
+    )
+
+
+def error(
+    request: Request, status: int, title: Any, message: Any, back_url: str | None = None
+) -> Response:
+    """A small page that says what is wrong."""
+    translate = request.localizer.translate
+    return page(
+        request,
+        "error",
+        {
+            "title": translate(title),
+            "message": translate(message),
+            "back_url": back_url,
+        },
+        status,
+    )

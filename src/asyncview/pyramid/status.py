@@ -1,0 +1,265 @@
+"""The status document: one shape for polls, events, pages and API clients."""
+
+import hashlib
+import json
+import math
+import re
+from collections import OrderedDict
+from datetime import datetime
+from datetime import timezone
+from typing import Any
+
+from pyramid.request import Request
+from pyramid.response import Response
+
+from asyncview.engine import Engine
+from asyncview.i18n import _
+from asyncview.job import CANCELLED
+from asyncview.job import COMPLETED
+from asyncview.job import FAILED
+from asyncview.job import QUEUED
+from asyncview.job import RUNNING
+from asyncview.job import Job
+from asyncview.progress import Snapshot
+from asyncview.pyramid.identity import has_sessions
+from asyncview.pyramid.identity import own_url
+from asyncview.store import Entry
+from asyncview.store import store_of
+
+SUBVIEWS = ("processing", "completed", "result", "events", "cancel", "delete")
+
+MESSAGES = {
+    QUEUED: _("Waiting in the queue"),
+    RUNNING: _("Running"),
+    COMPLETED: _("Completed"),
+    FAILED: _("Failed"),
+    CANCELLED: _("Cancelled"),
+}
+STOPPING = _("Stopping")
+UNSAFE = _("Something went wrong.")
+
+#: More than a running job may show.
+NOT_YET = 99.9
+
+
+def label_of(view: Any) -> Any:
+    """What people call the view's jobs."""
+    if view.label:
+        return view.label
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(view).__name__)
+    return words.replace("_", " ").strip().capitalize()
+
+
+def shown_progress(entry: Entry) -> Any:
+    """netsight.async's value: False, a number, True, or "ERROR"."""
+    state = entry.job.state
+    if state.status in (FAILED, CANCELLED):
+        return "ERROR"
+    if state.status == COMPLETED:
+        last = state.progress
+        return 100 if last.numeric or last.share is not None else True
+    share = None if state.status == QUEUED else entry.snapshot.share
+    if share is None:
+        return False
+    share = min(share, NOT_YET)
+    return int(share) if share == int(share) else share
+
+
+def snapshot_of(entry: Entry) -> Snapshot:
+    state = entry.job.state
+    return state.progress if state.ended else entry.snapshot
+
+
+def version_of(entry: Entry) -> int:
+    """Grows with every durable change of state, progress or flags."""
+    state = entry.job.state
+    if state.ended:
+        return state.version
+    return state.version + entry.snapshot.version + int(entry.cancel)
+
+
+def next_url(job: Job, base: str) -> str | None:
+    """Where a browser goes when the job has ended; None before."""
+    state = job.state
+    if not state.ended:
+        return None
+    url = job.term("success_url")
+    if state.status != COMPLETED:
+        url = job.term("error_url") or url
+    return url or f"{base}/result?process_id={job.id}"
+
+
+def links(base: str, id: str) -> dict[str, str]:
+    return {name: f"{base}/{name}?process_id={id}" for name in SUBVIEWS}
+
+
+def document(request: Request, entry: Entry, base: str | None = None) -> dict[str, Any]:
+    """The status document of DESIGN.md, 4.2: all keys, one type a key."""
+    job, state, last = entry.job, entry.job.state, snapshot_of(entry)
+    base = own_url(request) if base is None else base
+    shown = shown_progress(entry)
+    percent = last.share
+    if state.status == COMPLETED:
+        percent = 100.0 if shown == 100 and shown is not True else None
+    elif percent is not None:
+        percent = min(float(percent), NOT_YET)
+    cancelling = entry.cancel and not state.ended
+    return {
+        "completed": shown,
+        "progress": shown,
+        "progress_message": _message(request, state.status, shown, cancelling),
+        "process_id": job.id,
+        "status": state.status,
+        "label": job.term("label"),
+        "tags": list(job.term("tags")),
+        "owner": None if job.owner is None else job.owner[1],
+        "queue_position": _position(request, job),
+        "percent": percent,
+        "current": last.current,
+        "total": last.total,
+        "message": _last_words(request, job, last),
+        "estimated": False,
+        "rate": _rate(state.started, last),
+        "tasks": [],
+        "log": list(last.log),
+        "version": version_of(entry),
+        "created": iso(job.created),
+        "started": iso(state.started),
+        "updated": iso(last.updated),
+        "finished": iso(state.finished),
+        "attempt": max(state.attempt, last.attempt),
+        "cancel_requested": entry.cancel,
+        "error": _error(request, job),
+        "next_url": next_url(job, base),
+        "links": links(base, job.id),
+    }
+
+
+def _message(request: Request, status: str, shown: Any, cancelling: bool) -> str:
+    if cancelling:
+        text = STOPPING
+    elif isinstance(shown, (int, float)) and not isinstance(shown, bool):
+        text = _("${percent}% completed...", mapping={"percent": shown})
+    else:
+        text = MESSAGES[status]
+    return str(request.localizer.translate(text))
+
+
+def _last_words(request: Request, job: Job, last: Snapshot) -> str:
+    """The job's message; where nothing can be flashed, what would have been."""
+    status = job.state.status
+    if status in (COMPLETED, FAILED, CANCELLED) and not has_sessions(request):
+        said = job.term("success_msg" if status == COMPLETED else "error_msg")
+        return said or last.message
+    return last.message
+
+
+def _position(request: Request, job: Job) -> int | None:
+    if job.state.status != QUEUED:
+        return None
+    engine: Engine = request.registry.asyncview.engine
+    position = engine.executor.position(job.id)
+    if position is None and job._p_jar is not None:
+        store = store_of(job._p_jar, engine.settings.name)
+        if store is not None:
+            position = sum(
+                1
+                for each in store.unfinished()
+                if each.job.created < job.created and each.job.state.status == QUEUED
+            )
+    return position
+
+
+def _rate(started: float | None, last: Snapshot) -> float | None:
+    """A second, over the whole attempt."""
+    if not started or not last.updated or not last.current:
+        return None
+    seconds = last.updated - started
+    return round(last.current / seconds, 2) if seconds > 0 else None
+
+
+def _error(request: Request, job: Job) -> dict[str, str] | None:
+    failure = job.state.failure
+    if failure is None:
+        return None
+    message = job.term("error_msg") or request.localizer.translate(UNSAFE)
+    return {"id": failure.id, "reason": failure.reason, "message": message}
+
+
+def iso(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def dumps(value: Any) -> bytes:
+    """Strict JSON: no NaN, and nothing that a script element could end on."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=True)
+    return text.replace("<", "\\u003c").encode("ascii")
+
+
+def etag_of(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=12).hexdigest()
+
+
+class Documents:
+    """Documents as they were sent, by the serials of the records they are of."""
+
+    def __init__(self, size: int = 512) -> None:
+        self._size = size
+        self._kept: OrderedDict[Any, tuple[Any, bytes, str]] = OrderedDict()
+
+    def get(self, request: Request, entry: Entry) -> tuple[bytes, str]:
+        """The document's bytes and ETag."""
+        job, state = entry.job, entry.job.state
+        base = own_url(request)
+        if state.status == QUEUED:
+            # Its place in the queue changes with other records than its own.
+            body = dumps(document(request, entry, base))
+            return body, etag_of(body)
+        progress = entry.progress
+        if progress is not None and not state.ended:
+            progress._p_activate()
+        key = (job.id, base, request.locale_name)
+        serials = (
+            state._p_serial,
+            None if progress is None or state.ended else progress._p_serial,
+            entry.cancel,
+        )
+        kept = self._kept.get(key)
+        if kept is not None and kept[0] == serials:
+            return kept[1], kept[2]
+        body = dumps(document(request, entry, base))
+        etag = etag_of(body)
+        self._kept[key] = (serials, body, etag)
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+        return body, etag
+
+
+def retry_after(request: Request) -> str:
+    """Whole seconds until it is worth looking again."""
+    settings = request.registry.asyncview.engine.settings
+    return str(max(1, math.ceil(settings.poll_interval)))
+
+
+def json_response(request: Request, value: Any, status: int = 200) -> Response:
+    response = Response(dumps(value), status=status, content_type="application/json")
+    response.charset = None
+    return private(response)
+
+
+def private(response: Response, cache: str = "private, no-store") -> Response:
+    """Nobody else's, also where the view was registered with ``http_cache``."""
+    headers = response.headers
+    headers.setdefault("Cache-Control", cache)
+    headers.setdefault("Referrer-Policy", "same-origin")
+    vary = {each.strip().lower() for each in headers.get("Vary", "").split(",")}
+    missing = [n for n in ("Cookie", "Accept-Language") if n.lower() not in vary]
+    if missing and "*" not in vary:
+        headers["Vary"] = ", ".join(filter(None, [headers.get("Vary"), *missing]))
+    # In this order: WebOb makes a new object for the header that is set.
+    response.cache_control.prevent_auto = True
+    return response

@@ -1,0 +1,514 @@
+"""What a worker does with a job id: claim, replay, record."""
+
+import logging
+import random
+import secrets
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+from typing import BinaryIO
+
+from transaction.interfaces import TransientError
+from ZODB.Connection import Connection
+from ZODB.DB import DB
+
+from asyncview.body import Body
+from asyncview.dispatch import Gates
+from asyncview.dispatch import Live
+from asyncview.exceptions import Fenced
+from asyncview.interfaces import IFront
+from asyncview.job import ABORTED
+from asyncview.job import CANCELLED
+from asyncview.job import COMPLETED
+from asyncview.job import EXCEPTION
+from asyncview.job import INTERRUPTED
+from asyncview.job import NOT_REACHED
+from asyncview.job import QUEUED
+from asyncview.job import TERMS
+from asyncview.job import Failure
+from asyncview.job import Job
+from asyncview.job import State
+from asyncview.outcome import Outcome
+from asyncview.session import ProgressSession
+from asyncview.store import Entry
+from asyncview.store import reading
+from asyncview.store import store_of
+from asyncview.store import transact
+
+log = logging.getLogger("asyncview.job")
+
+#: From this attempt on a job has its context to itself (in its process).
+ALONE_FROM = 3
+
+#: A traceback is for reading; the middle of a recursion is not.
+TRACEBACK_WIDTH = 16_000
+
+
+class Verdict:
+    """How an attempt ended, as the front saw it."""
+
+    def __init__(
+        self,
+        status: str,
+        reason: str = "",
+        error: BaseException | None = None,
+        response: "Captured | None" = None,
+    ) -> None:
+        #: ``completed`` (recorded), ``dropped`` (completed, to be recorded without
+        #: the work), ``failed``, ``cancelled``, ``retry``, ``doubt`` or ``fenced``.
+        self.status = status
+        self.reason = reason
+        self.error = error
+        self.response = response
+
+
+class Captured:
+    """A response on its way into the database."""
+
+    def __init__(
+        self, status: str, headers: Iterable[tuple[str, str]], body: Body
+    ) -> None:
+        self.status = status
+        self.headers = tuple(headers)
+        self.body = body
+
+    def store(self, connection: Connection) -> Outcome:
+        return Outcome(
+            self.status, self.headers, self.body.store(connection), self.body.size
+        )
+
+
+class Ticket:
+    """One claim of a job, in plain memory: what the front needs, and what it says."""
+
+    #: The verdict of the attempt; None where the front never came to one.
+    verdict: Verdict | None = None
+    #: Whether ``__run__`` was entered in this attempt.
+    entered = False
+    #: Whether the job committed in the middle, in any attempt.
+    checkpointed = False
+    #: Set for the replay that is for ``on_end`` only.
+    ending: str | None = None
+    #: Set while the transaction that ends the job commits.
+    finishing = False
+
+    def __init__(self, job: Job, worker: str, token: str, queued: float) -> None:
+        stored = job.state.request
+        assert stored is not None
+        self.id = job.id
+        self.view = job.view
+        self.context = job.context
+        self.owner = job.owner
+        self.worker = worker
+        self.token = token
+        self.queued = queued
+        self.attempt = job.state.attempt
+        self.first = job.state.attempt
+        self.terms = dict(job._terms)
+        self.state_oid = job.state._p_oid
+        self.environ = dict(stored.environ)
+        self.size = stored.size
+        self.stored_session = stored.session
+        body = stored.body
+        self.data: bytes | None = body if isinstance(body, bytes) else None
+        self.file: BinaryIO | None = None
+        if not isinstance(body, bytes):
+            # Works after its connection is closed, and after a pack.
+            self.file = body.open("c")
+        self.begun = time.monotonic()
+        self.renew(job.state.attempt)
+
+    def renew(self, attempt: int) -> None:
+        """Nothing of the last attempt is left for the next."""
+        self.attempt = attempt
+        self.verdict = None
+        self.entered = False
+        self.finishing = False
+        self.changed: dict[str, Any] = {}
+        self.flashes: tuple[tuple[str, str], ...] = ()
+        self.session = ProgressSession(self.id, attempt)
+
+    def term(self, name: str) -> Any:
+        if name in self.changed:
+            return self.changed[name]
+        return self.terms.get(name, TERMS[name])
+
+    def refuse(self, why: str) -> None:
+        """Say why ``__run__`` will not be entered."""
+        self.verdict = Verdict("failed", NOT_REACHED, LookupError(why))
+
+    def state(self, connection: Connection) -> State:
+        """The job's state, if it is still this claim's; else raises Fenced."""
+        state: State = connection.get(self.state_oid)
+        state.check(self.token)
+        return state
+
+    def guard(self, connection: Connection) -> None:
+        """Make the transaction fail if the job is taken away before it commits."""
+        connection.readCurrent(self.state(connection))
+
+    def committed_early(self, success: bool) -> None:
+        """To be called after each commit of the job's transactions."""
+        if success and not self.finishing:
+            self.checkpointed = True
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "changed": self.changed,
+            "flashes": self.flashes,
+            "keep_request": self.term("keep_request"),
+        }
+
+    def record(self, connection: Connection, outcome: Outcome, now: float) -> None:
+        """Record the outcome; the transaction is that of the work."""
+        self.session.take(now)
+        self.state(connection).complete(
+            outcome, self.session.snapshot, now, **self.facts()
+        )
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def __str__(self) -> str:
+        owner = self.owner[1] if self.owner else "anonymous"
+        return f"{self.id[:6]}… {self.view} of {owner}"
+
+
+class Runner:
+    """Runs jobs of one application with one front, in whatever thread calls."""
+
+    def __init__(
+        self,
+        db: DB,
+        name: str,
+        front: IFront,
+        live: Live,
+        worker: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.db = db
+        self.name = name
+        self.front = front
+        self.live = live
+        self.worker = worker or secrets.token_hex(8)
+        self.clock = clock
+        #: Set when the process wants to end: nothing waits any more.
+        self.closing = threading.Event()
+        self._gates = Gates()
+
+    # Claim
+
+    def claim(self, ids: list[str]) -> list[Ticket]:
+        """Take those of the queued jobs that are still there, in one commit.
+
+        Raises what the commit raised, where it is known that nothing was claimed.
+        """
+        tickets: list[Ticket] = []
+
+        def change(connection: Connection) -> list[str]:
+            for ticket in tickets:
+                ticket.close()
+            tickets.clear()
+            cancelled = []
+            store = store_of(connection, self.name)
+            for id in ids:
+                entry = store.find(id) if store is not None else None
+                if entry is None or entry.job.state.status != QUEUED:
+                    continue
+                if entry.cancel:
+                    cancelled.append(id)
+                    continue
+                state, now = entry.job.state, self.clock()
+                token = secrets.token_hex(8)
+                state.claim(self.worker, token, now)
+                tickets.append(
+                    Ticket(entry.job, self.worker, token, now - entry.job.created)
+                )
+            return cancelled
+
+        try:
+            for id in transact(self.db, change, sleep=self._pause):
+                self.cancel_queued(id)
+        except TransientError:
+            raise
+        except Exception:
+            # In doubt: an error at commit does not say that nothing was stored.
+            with reading(self.db) as connection:
+                mine = [t for t in tickets if self._is_mine(t, connection)]
+            if not mine:
+                raise
+            return mine
+        return tickets
+
+    @staticmethod
+    def _is_mine(ticket: Ticket, connection: Connection) -> bool:
+        try:
+            ticket.state(connection)
+        except (Fenced, LookupError):
+            ticket.close()
+            return False
+        return True
+
+    def cancel_queued(self, id: str) -> None:
+        """End a queued job that was asked to stop."""
+        orphans: list[Ticket] = []
+
+        def change(connection: Connection) -> bool:
+            orphans.clear()
+            store = store_of(connection, self.name)
+            entry = None if store is None else store.find(id)
+            if entry is None or entry.job.state.status != QUEUED or not entry.cancel:
+                return False
+            if entry.job.term("on_end"):
+                orphans.append(Ticket(entry.job, self.worker, "", 0.0))
+            entry.job.state.cancel(
+                entry.snapshot,
+                self.clock(),
+                keep_request=entry.job.term("keep_request"),
+            )
+            return True
+
+        if transact(self.db, change):
+            log.info("%.6s… was cancelled while it was queued", id)
+            self.live.end(id)
+        for ticket in orphans:
+            self.finish_apart(ticket, CANCELLED)
+
+    # Run
+
+    def run(self, ticket: Ticket) -> None:
+        """Run a claimed job to its end.  Raises nothing, whatever the job does."""
+        began = time.monotonic()
+        log.info(
+            "%s starts after %.3f s, attempt %d", ticket, ticket.queued, ticket.attempt
+        )
+        try:
+            status = self._attempts(ticket)
+            log.info(
+                "%s is %s after %.3f s, attempt %d",
+                ticket,
+                status,
+                time.monotonic() - began,
+                ticket.attempt,
+            )
+        except BaseException:
+            log.exception("%s was given up: this is a defect of asyncview", ticket)
+        finally:
+            self.live.end(ticket.id)
+            ticket.close()
+
+    def _attempts(self, ticket: Ticket) -> str:
+        while True:
+            self.live.begin(ticket.session)
+            error = self._replay(ticket)
+            verdict = ticket.verdict
+            if verdict is None or verdict.status == "doubt":
+                verdict = self._look(ticket, error)
+            if verdict.status == "retry":
+                if self._may_retry(ticket):
+                    log.info(
+                        "%s is tried again after a conflict, attempt %d: %s",
+                        ticket,
+                        ticket.attempt,
+                        verdict.error,
+                    )
+                    tried = ticket.attempt - ticket.first + 1
+                    self._pause(random.uniform(0, min(0.005 * 2**tried, 1.0)))
+                    ticket.renew(ticket.attempt + 1)
+                    continue
+                verdict = Verdict("failed", EXCEPTION, verdict.error)
+            return self._settle(ticket, verdict)
+
+    def _may_retry(self, ticket: Ticket) -> bool:
+        if ticket.checkpointed and not ticket.term("restartable"):
+            return False
+        return ticket.attempt - ticket.first + 1 < ticket.term("max_attempts")
+
+    def _replay(self, ticket: Ticket) -> BaseException | None:
+        alone = ticket.attempt - ticket.first + 1 >= ALONE_FROM
+        with self._gates.enter(ticket.context or ticket.view, alone):
+            try:
+                self.front.replay(ticket)
+            except BaseException as error:
+                return error
+        return None
+
+    def _look(self, ticket: Ticket, error: BaseException | None) -> Verdict:
+        """What the database says, where the front does not know."""
+        while True:
+            try:
+                with reading(self.db) as connection:
+                    state: State = connection.get(ticket.state_oid)
+                    if state.token == ticket.token and state.ended:
+                        return Verdict(COMPLETED)
+                break
+            except Exception:
+                log.exception("%s: its database can't be read", ticket)
+                if self.closing.is_set():
+                    break
+                self._pause(1.0)
+        if ticket.verdict is not None:
+            error = ticket.verdict.error or error
+        reason = EXCEPTION if ticket.entered else NOT_REACHED
+        return Verdict("failed", reason, error)
+
+    def _settle(self, ticket: Ticket, verdict: Verdict) -> str:
+        if verdict.status == COMPLETED:
+            return COMPLETED
+        if verdict.status == "fenced":
+            log.warning("%s was taken away from this worker", ticket)
+            return "fenced"
+        ticket.session.take(self.clock())
+        failure = None
+        if verdict.status == "failed":
+            failure = describe(verdict.reason, verdict.error)
+            self._log_failure(ticket, failure)
+        try:
+            status = self._record(
+                ticket,
+                lambda connection: self._end(connection, ticket, verdict, failure),
+            )
+        finally:
+            if verdict.response is not None:
+                verdict.response.body.close()
+        if status != "fenced" and ticket.term("on_end"):
+            self.finish(ticket, status)
+        return status
+
+    def _end(
+        self,
+        connection: Connection,
+        ticket: Ticket,
+        verdict: Verdict,
+        failure: Failure | None,
+    ) -> str:
+        state = ticket.state(connection)
+        now, last = self.clock(), ticket.session.snapshot
+        outcome = None
+        if verdict.response is not None:
+            outcome = verdict.response.store(connection)
+        if failure is not None:
+            state.fail(failure, last, now, outcome, **ticket.facts())
+        elif verdict.status == "dropped":
+            assert outcome is not None
+            state.complete(outcome, last, now, **ticket.facts())
+        else:
+            state.cancel(last, now, **ticket.facts())
+        return state.status
+
+    def _record(self, ticket: Ticket, change: Callable[[Connection], str]) -> str:
+        """Record an end, however long the storage takes to come back."""
+        wait = 0.1
+        while True:
+            try:
+                return transact(self.db, change, sleep=self._pause)
+            except Fenced:
+                # Also after doubt: then it is this very end that is in the way.
+                with reading(self.db) as connection:
+                    state: State = connection.get(ticket.state_oid)
+                    if state.token == ticket.token and state.ended:
+                        return state.status
+                return "fenced"
+            except Exception:
+                log.exception("the end of %s can't be recorded yet", ticket)
+                if self.closing.is_set():
+                    return "unrecorded"
+                self._pause(wait)
+                wait = min(2 * wait, 5.0)
+
+    def finish(self, ticket: Ticket, status: str) -> None:
+        """Call the view's ``on_end`` in a replay of its own, at most once."""
+        ticket.renew(ticket.attempt)
+        ticket.ending = status
+        try:
+            self.front.replay(ticket)
+        except BaseException:
+            log.exception("on_end of %s raised; the job stays %s", ticket, status)
+
+    def finish_apart(self, ticket: Ticket, status: str) -> None:
+        """The same in a thread of its own, for callers that must not wait."""
+
+        def run() -> None:
+            self.finish(ticket, status)
+            ticket.close()
+
+        threading.Thread(target=run, name="asyncview-end", daemon=True).start()
+
+    def interrupt(self, session: ProgressSession) -> str | None:
+        """Take a running job away from its thread, which does not come to an end."""
+
+        def change(connection: Connection) -> str | None:
+            store = store_of(connection, self.name)
+            entry = None if store is None else store.find(str(session.id))
+            if entry is None or entry.job.state.worker != self.worker:
+                return None
+            return give_up(connection, store, entry, INTERRUPTED, self.clock())
+
+        return transact(self.db, change)
+
+    def _log_failure(self, ticket: Ticket, failure: Failure) -> None:
+        expected = failure.reason == ABORTED
+        log.log(
+            logging.INFO if expected else logging.ERROR,
+            "%s failed (%s), error id %s, attempt %d\n%s",
+            ticket,
+            failure.reason,
+            failure.id,
+            ticket.attempt,
+            failure.traceback,
+        )
+
+    def _pause(self, seconds: float) -> None:
+        self.closing.wait(seconds)
+
+
+def give_up(
+    connection: Connection, store: Any, entry: Entry, reason: str, now: float
+) -> str:
+    """End a job whose worker is gone, or queue it again where its view allows that."""
+    state = entry.job.state
+    if reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
+        state.requeue(entry.snapshot)
+        store.detach(entry.job.id)
+    else:
+        state.fail(
+            Failure(reason, secrets.token_hex(4)),
+            entry.snapshot,
+            now,
+            keep_request=entry.job.term("keep_request"),
+        )
+    status: str = state.status
+    return status
+
+
+def describe(reason: str, error: BaseException | None) -> Failure:
+    """A failure as text; nothing of the exception itself is kept."""
+    id = secrets.token_hex(4)
+    if error is None:
+        return Failure(reason, id)
+    message = "(its message can't be shown)"
+    with suppress(Exception):
+        message = str(error)
+    lines = "(its traceback can't be shown)"
+    with suppress(Exception):
+        lines = "".join(traceback.format_exception(error, limit=60))
+    if len(lines) > TRACEBACK_WIDTH:
+        half = TRACEBACK_WIDTH // 2
+        lines = f"{lines[:half]}\n...\n{lines[-half:]}"
+    return Failure(
+        reason,
+        id,
+        type(error).__name__,
+        _plain(message[:1000]),
+        _plain(lines),
+    )
+
+
+def _plain(text: str) -> str:
+    """Without lone surrogates, which no JSON and no page can carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")

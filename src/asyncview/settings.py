@@ -1,0 +1,132 @@
+"""The settings: one table of name, default, converter and meaning."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from asyncview.exceptions import AsyncViewError
+
+PREFIX = "asyncview."
+
+
+class BadSetting(AsyncViewError, ValueError):
+    """A setting has a value that it can't have, or a name that nothing knows."""
+
+
+def _text(value: Any) -> str:
+    text = str(value).strip()
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if number < 1:
+        raise ValueError("must be 1 or more")
+    return number
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError("must be a number of seconds above 0")
+    return number
+
+
+def _seconds_or_none(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError("must be a number of seconds, 0 or more")
+    return number
+
+
+def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def converter(value: Any) -> Any:
+        return None if value in (None, "", "none") else convert(value)
+
+    return converter
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(value.split()) if isinstance(value, str) else tuple(value)
+
+
+def _setting(default: Any, convert: Callable[[Any], Any], meaning: str) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"convert": convert, "meaning": meaning}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator may say, as `asyncview.NAME`; all of it has a default."""
+
+    name: str = _setting(
+        "", _text, "processes with the same name share jobs; the root package if unset"
+    )
+    database: str | None = _setting(
+        None, _optional(_text), "name of the ZODB database that holds the jobs"
+    )
+    executor: Any = _setting(  # noqa: RUF009 - a field, as the others
+        "threads",
+        lambda value: value if callable(value) else _text(value),
+        "threads, inline, or a dotted name",
+    )
+    threads: int = _setting(4, _whole, "threads that run jobs")
+    max_queued: int = _setting(1000, _whole, "then 503 with Retry-After")
+    max_per_owner: int | None = _setting(
+        None, _optional(_whole), "queued and running; then 429"
+    )
+    progress_interval: float = _setting(
+        1.0, _seconds, "seconds between durable progress writes"
+    )
+    poll_interval: float = _setting(5.0, _seconds, "seconds between the page's polls")
+    grace: float = _setting(
+        0.3, _seconds_or_none, "seconds `processing` waits for a quick job"
+    )
+    switch_interval: float = _setting(
+        0.0005, _seconds_or_none, "seconds; thread switching while jobs run; 0: alone"
+    )
+    lease: float = _setting(
+        60.0, _seconds, "seconds without a heartbeat until a worker is dead"
+    )
+    keep: float = _setting(86400.0, _seconds_or_none, "seconds a finished job is kept")
+    keep_failed: float = _setting(
+        604800.0, _seconds_or_none, "seconds a failed job is kept"
+    )
+    drain: float = _setting(
+        10.0, _seconds_or_none, "seconds running jobs get at shutdown"
+    )
+    redirect_hosts: tuple[str, ...] = _setting(
+        (), _words, "other hosts that success_url and error_url may name"
+    )
+    admin_permission: str = _setting(
+        "asyncview.admin", _text, "sees and manages everybody's jobs"
+    )
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any], name: str = "") -> "Settings":
+        """From an application's settings; raises BadSetting with the setting's name.
+
+        ``name`` is what ``asyncview.name`` is where it is not set.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {"name": name}
+        for key, value in settings.items():
+            if not isinstance(key, str) or not key.startswith(PREFIX):
+                continue
+            field = fields.get(key[len(PREFIX) :])
+            if field is None:
+                known = ", ".join(PREFIX + each for each in sorted(fields))
+                raise BadSetting(f"{key} is no setting; there are: {known}")
+            try:
+                values[field.name] = field.metadata["convert"](value)
+            except (TypeError, ValueError) as error:
+                raise BadSetting(f"{key} = {value!r}: {error}") from None
+        if not values["name"]:
+            raise BadSetting("asyncview.name is not set, and there is no root package")
+        return cls(**values)

@@ -1,0 +1,118 @@
+"""Real databases and real applications, made for each test and closed after it."""
+
+import threading
+import time
+
+import pytest
+from pyramid.config import Configurator
+from webtest import TestApp
+
+import asyncview
+
+#: Seconds a test waits for what happens in another thread before it fails.
+PATIENCE = 30.0
+
+
+class Site:
+    """An application on a FileStorage with blobs, and a browser for it."""
+
+    def __init__(self, config, wsgi):
+        self.registry = config.registry
+        self.wsgi = wsgi
+        self.app = TestApp(wsgi)
+        self.engine = config.registry.asyncview.engine
+        self.db = self.engine.db
+
+    def browser(self, **environ):
+        """Another user with cookies of their own."""
+        return TestApp(self.wsgi, extra_environ=environ)
+
+    def start(self, path, params="", app=None, **kw):
+        """POST as a browser does; gives the process_id."""
+        response = (app or self.app).post(path, params, status=303, **kw)
+        return response.location.rpartition("process_id=")[2]
+
+    def status(self, path, process_id, app=None, status=200):
+        """The status document."""
+        return (
+            (app or self.app)
+            .get(
+                f"{path}/completed?process_id={process_id}&output_json=1", status=status
+            )
+            .json
+        )
+
+    def wait(self, process_id):
+        """Until the job has ended in this process."""
+        with self.engine.live.watching(process_id) as ended:
+            if process_id in self.engine.live or self.engine.executor.waiting(
+                process_id
+            ):
+                assert ended.wait(PATIENCE), "the job does not end"
+
+    def run(self, path, params="", app=None, **kw):
+        """POST, wait for the end, give the status document."""
+        process_id = self.start(path, params, app, **kw)
+        self.wait(process_id)
+        return self.status(path, process_id, app)
+
+    def result(self, path, process_id, app=None, **kw):
+        return (app or self.app).get(f"{path}/result?process_id={process_id}", **kw)
+
+
+@pytest.fixture
+def make_site(tmp_path):
+    """Makes applications; the argument of the call configures them."""
+    made = []
+
+    def make(configure=None, root_factory=None, storage=None, **settings):
+        settings = {name.replace("__", "."): value for name, value in settings.items()}
+        settings.setdefault("asyncview.name", "tests")
+        # Only what is waited for ends quickly: most tests do not want the page.
+        settings.setdefault("asyncview.grace", "0")
+        settings.setdefault("asyncview.progress_interval", "0.02")
+        settings["zodbconn.uri"] = storage or (
+            f"file://{tmp_path}/Data.fs?blobstorage_dir={tmp_path}/blobs"
+        )
+        config = Configurator(settings=settings, root_factory=root_factory or root_of)
+        config.include("asyncview")
+        if configure is not None:
+            configure(config)
+        site = Site(config, config.make_wsgi_app())
+        made.append(site)
+        return site
+
+    yield make
+    for site in made:
+        asyncview.close(site.registry, drain=5)
+
+
+def root_of(request):
+    """The root of the request's database, with a place for what tests write."""
+    from pyramid_zodbconn import get_connection
+
+    return Root(get_connection(request).root())
+
+
+class Root(dict):
+    """A traversable root that is not persistent."""
+
+    def __init__(self, data):
+        self.data = data
+
+
+@pytest.fixture
+def gate():
+    """An event that tests and jobs wait on, opened at the end in any case."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def eventually(condition, patience=PATIENCE):
+    """Poll what another process or the pulse will make true."""
+    deadline = time.monotonic() + patience
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "this did not come true"
+        pause.wait(0.01)
