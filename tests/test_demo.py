@@ -227,6 +227,8 @@ def test_failing_job_shows_a_safe_sentence_and_leaves_nothing(browser):
     assert "ValueError" not in page
     assert "step 4" not in page
     assert browser.get("/failing").html.find(id="failures").text == "0"
+    assert browser.get("/").html.find(role="alert").text == Failing.error_msg
+    assert not browser.get("/").html.find(role="alert")
 
 
 def test_conflicting_job_is_done_once_at_its_third_attempt(browser):
