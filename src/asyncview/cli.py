@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-import warnings
 from importlib.metadata import version
 from urllib.parse import urlencode
 
@@ -71,8 +70,6 @@ def _demo(arguments):
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    # pyramid_chameleon's; nobody who runs the demo can do anything about it.
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     # Without a handler SIGTERM would end us in mid-write, and a shell that starts us
     # in the background of a script has SIGINT ignored.
     signal.signal(signal.SIGTERM, _exit)
@@ -84,6 +81,7 @@ def _demo(arguments):
         # Returns, too, when a signal raised KeyboardInterrupt or SystemExit.
         server.run()
         server.close()
+        print("Ending; what runs now gets a few seconds to end.", flush=True)
     except (KeyboardInterrupt, SystemExit):
         # The signal came before waitress could catch it.
         pass
@@ -97,7 +95,7 @@ def _exit(signum, frame):
 
 
 def _open_demo(var):
-    # Pulls in pyramid_chameleon and with it pkg_resources: slow, and only for this.
+    # Whoever runs another command does not need the demo.
     from asyncview.demo import main
 
     query = urlencode({"blobstorage_dir": os.path.join(var, "blobs")})
