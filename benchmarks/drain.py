@@ -12,7 +12,7 @@ import time
 from apps import Held
 from apps import application
 from apps import post
-from apps import wait_idle
+from apps import wait_ended
 from harness import compare
 from persistent import Persistent
 from transaction import TransactionManager
@@ -57,7 +57,7 @@ def drained(threads):
         size = engine.db.storage.getSize()
         began = time.perf_counter()
         held.release()
-        wait_idle(engine)
+        wait_ended(engine, held.ids)
         taken = time.perf_counter() - began
         return taken, (engine.db.storage.getSize() - size) / JOBS
 

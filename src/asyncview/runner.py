@@ -32,6 +32,8 @@ from asyncview.job import TERMS
 from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
+from asyncview.outcome import SMALL
+from asyncview.outcome import Content
 from asyncview.outcome import Outcome
 from asyncview.session import ProgressSession
 from asyncview.store import Entry
@@ -77,9 +79,10 @@ class Captured:
         self.body = body
 
     def store(self, connection: Connection) -> Outcome:
-        return Outcome(
-            self.status, self.headers, self.body.store(connection), self.body.size
-        )
+        body: Any = self.body.store(connection)
+        if isinstance(body, bytes) and len(body) > SMALL:
+            body = Content(body)
+        return Outcome(self.status, self.headers, body, self.body.size)
 
 
 class Ticket:

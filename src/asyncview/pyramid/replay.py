@@ -53,8 +53,9 @@ class PyramidFront:
                 try:
                     self.router.invoke_request(request)
                 finally:
-                    with suppress(Exception):
-                        tm.abort()
+                    if ticket.verdict is None:
+                        with suppress(Exception):
+                            tm.abort()
         finally:
             start.end()
 

@@ -185,10 +185,11 @@ class BaseAsyncView:
         return self.__run__()
 
     def _changed(self, ticket: Ticket) -> dict[str, Any]:
-        said = self._terms(RUNTIME)
+        # Plain class attributes are what they were at the POST.
+        said = vars(self).keys() | computed_names(type(self))
         return {
             name: value
-            for name, value in said.items()
+            for name, value in self._terms(said.intersection(RUNTIME)).items()
             if value != ticket.terms.get(name, TERMS[name])
         }
 
@@ -399,6 +400,16 @@ def takes_process_id(run: Callable[..., Any]) -> bool:
     parameters = inspect.signature(run).parameters
     return "process_id" in parameters or any(
         each.kind is each.VAR_KEYWORD for each in parameters.values()
+    )
+
+
+@functools.cache
+def computed_names(cls: type) -> frozenset[str]:
+    """Of what may be said anew in ``__run__``: what is a property or the like."""
+    return frozenset(
+        name
+        for name in RUNTIME
+        if hasattr(inspect.getattr_static(cls, name), "__get__")
     )
 
 
