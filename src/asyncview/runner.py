@@ -30,7 +30,6 @@ from asyncview.job import Job
 from asyncview.job import State
 from asyncview.session import ProgressSession
 from asyncview.store import Entry
-from asyncview.store import Transactor
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -75,10 +74,10 @@ class Runner:
 
     # Claim
 
-    def claim(self, ids: list[str], through: Transactor | None = None) -> list[Ticket]:
+    def claim(self, ids: list[str]) -> list[Ticket]:
         """Take those of the queued jobs that are still there, in one commit.
 
-        ``through``: a connection that is kept while there is more to claim.  Raises what the commit raised, where it is known that nothing was claimed.
+        Raises what the commit raised, where it is known that nothing was claimed.
         """
         tickets: list[Ticket] = []
 
@@ -111,11 +110,9 @@ class Runner:
             return cancelled
 
         try:
-            if through is None:
-                cancelled = transact(self.db, change, sleep=self._pause)
-            else:
-                cancelled = through.run(change, sleep=self._pause)
-            for id in cancelled:
+            # Its connection goes back to the pool with the state in its cache, and
+            # is the one that the replay gets.
+            for id in transact(self.db, change, sleep=self._pause):
                 self.cancel_queued(id)
         except TransientError:
             raise

@@ -270,27 +270,19 @@ def reading(db: DB) -> Iterator[Connection]:
         connection.close()
 
 
-class Transactor:
-    """A connection of its own for small changes, each in one transaction.
+def transact(
+    db: DB,
+    change: Callable[[Connection], T],
+    tries: int = 12,
+    sleep: Callable[[float], Any] = time.sleep,
+) -> T:
+    """Run a small change in a transaction of its own, again where others were first.
 
-    One thread at a time may use it; closing it gives the connection back.
+    Raises what the last try raised.
     """
-
-    def __init__(self, db: DB) -> None:
-        self._tm = TransactionManager(explicit=True)
-        self._connection = db.open(self._tm)
-
-    def run(
-        self,
-        change: Callable[[Connection], T],
-        tries: int = 12,
-        sleep: Callable[[float], Any] = time.sleep,
-    ) -> T:
-        """Run a change, again where others were first.
-
-        Raises what the last try raised.
-        """
-        tm, connection = self._tm, self._connection
+    tm = TransactionManager(explicit=True)
+    connection = db.open(tm)
+    try:
         for attempt in range(1, tries + 1):
             tm.begin()
             try:
@@ -307,20 +299,5 @@ class Transactor:
                 tm.abort()
                 raise
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def transact(
-    db: DB,
-    change: Callable[[Connection], T],
-    tries: int = 12,
-    sleep: Callable[[float], Any] = time.sleep,
-) -> T:
-    """Run a small change in a transaction of its own; see `Transactor`."""
-    transactor = Transactor(db)
-    try:
-        return transactor.run(change, tries, sleep)
     finally:
-        transactor.close()
+        connection.close()

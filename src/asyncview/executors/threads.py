@@ -9,7 +9,6 @@ from zope.interface import implementer
 from asyncview.interfaces import IExecutor
 from asyncview.runner import Runner
 from asyncview.runner import Ticket
-from asyncview.store import Transactor
 
 log = logging.getLogger("asyncview.threads")
 
@@ -31,8 +30,6 @@ class ThreadExecutor:
         self._ready: deque[Ticket] = deque()
         self._changed = threading.Condition()
         self._claiming = False
-        #: The connection of the claims, used by whoever claims at the moment.
-        self._claims: Transactor | None = None
         self._hungry = 0
         self._working = 0
         self._stopped = False
@@ -131,24 +128,17 @@ class ThreadExecutor:
         """Called with the lock, and gives it up while it commits."""
         wanted = max(self._hungry, 1)
         ids = [self._queue.popleft() for _ in range(min(wanted, len(self._queue)))]
-        more = bool(self._queue)
         self._claiming = True
         tickets: list[Ticket] = []
         failed = False
         self._changed.release()
         try:
-            if self._claims is None:
-                self._claims = Transactor(self._runner.db)
-            tickets = self._runner.claim(ids, self._claims)
+            tickets = self._runner.claim(ids)
         except BaseException:
             log.exception("%d queued jobs could not be claimed yet", len(ids))
             self._runner.closing.wait(PATIENCE)
             failed = True
         finally:
-            # Kept over a burst only: an idle process holds no connection.
-            if self._claims is not None and (failed or not more):
-                self._claims.close()
-                self._claims = None
             self._changed.acquire()
             self._claiming = False
         if failed and not self._stopped:
