@@ -23,6 +23,7 @@ from asyncview.settings import Settings
 from asyncview.store import prepare
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.ticket import Brief
 
 log = logging.getLogger("asyncview")
 
@@ -87,7 +88,7 @@ class Engine:
                 store = store_of(connection, self.settings.name)
                 self._prepared = store is not None
                 # Those that have ended want to expire.
-                waiting = store is not None and (store.crowd() or store.expiry)
+                waiting = store is not None and bool(store.crowd() or store.expiry)
             self._looked = True
         if waiting:
             self.start()
@@ -108,10 +109,12 @@ class Engine:
                 atexit.register(self._at_exit)
             self.pulse.start()
 
-    def submit(self, job_id: str) -> None:
+    def submit(self, job_id: str, brief: Brief | None = None) -> None:
         """Have a job run that has been committed.  Quick, and raises nothing."""
         try:
             self.start()
+            if brief is not None and self.executor.local:
+                self.runner.hand_over(brief)
             self.executor.submit(job_id)
         except Exception:
             # The sweep finds it: a wake-up is a hint.

@@ -187,7 +187,7 @@ class State(Persistent):
             self.live,
             packed(self.progress),
             None if self.failure is None else tuple(self.failure),
-            self.outcome,
+            None if self.outcome is None else tuple(self.outcome),
             tuple(self.changed.items()),
             self.flashes,
             self.deleted,
@@ -208,13 +208,14 @@ class State(Persistent):
             self.live,
             progress,
             failure,
-            self.outcome,
+            outcome,
             changed,
             self.flashes,
             self.deleted,
         ) = state
         self.progress = unpacked(progress)
         self.failure = None if failure is None else Failure(*failure)
+        self.outcome = None if outcome is None else Outcome(*outcome)
         self.changed = dict(changed)
 
     @property

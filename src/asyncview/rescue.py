@@ -13,11 +13,11 @@ from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
 from asyncview.job import Failure
 from asyncview.runner import Runner
-from asyncview.runner import Ticket
 from asyncview.store import Entry
 from asyncview.store import Store
 from asyncview.store import store_of
 from asyncview.store import transact
+from asyncview.ticket import Ticket
 
 log = logging.getLogger("asyncview.rescue")
 
@@ -129,7 +129,7 @@ class Rescue:
             if not ours or not still(store):
                 return None
             if entry.job.term("on_end"):
-                orphans.append(Ticket(entry.job, str(state.worker), "", 0.0))
+                orphans.append(runner.orphan(entry.job))
             return give_up(entry, reason, runner.clock())
 
         taken = transact(runner.db, change)

@@ -37,6 +37,21 @@ MESSAGE_WIDTH = 500
 class ProgressSession:
     """See `IProgressSession`."""
 
+    __slots__ = (
+        "_attempt",
+        "_current",
+        "_highest",
+        "_inner",
+        "_last",
+        "_lines",
+        "_message",
+        "_numeric",
+        "_total",
+        "_tracking",
+        "_warned",
+        "id",
+    )
+
     def __init__(
         self, id: str | None = None, attempt: int = 1, last: Snapshot = NOTHING
     ) -> None:
@@ -48,8 +63,8 @@ class ProgressSession:
         self._message: Any = ""
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._tracking = 0
-        #: What a `track` within another has counted; nobody reads it.
-        self._inner = 0
+        #: Set by each step of a `track` within another, to notice a wish to stop.
+        self._inner = False
         self._highest = 0.0
         self._numeric = False
         self._warned = False
@@ -98,9 +113,11 @@ class ProgressSession:
 
     def _counted(self, iterable: Iterable[T]) -> Iterator[T]:
         self._tracking += 1
+        count = 0
         try:
-            for count, item in enumerate(iterable, 1):
+            for item in iterable:
                 yield item
+                count += 1
                 self._current = count
         finally:
             self._tracking -= 1
@@ -113,9 +130,9 @@ class ProgressSession:
         before = self._message
         self.update(message=message)
         try:
-            for count, item in enumerate(iterable, 1):
+            for item in iterable:
                 yield item
-                self._inner = count
+                self._inner = True
         finally:
             self._message = before
 
@@ -165,9 +182,7 @@ class ProgressSession:
 
     def _number(self, name: str, before: float | None) -> float | None:
         """A number that the job gave; what is none is dropped, the one before stays."""
-        # By the dict: in a `StoppedSession` the attributes are guarded.
-        values = self.__dict__
-        given = values[name]
+        given = getattr(self, name)
         if given is None:
             return None
         try:
@@ -183,9 +198,10 @@ class ProgressSession:
         if not self._warned:
             self._warned = True
             log.warning("progress %.40r is dropped: %s", given, reason)
-        if values[name] is given:
-            # Or every `advance` after a NaN would be one.
-            values[name] = before
+        if getattr(self, name) is given:
+            # Or every `advance` after a NaN would be one.  Not by `setattr`: a
+            # `StoppedSession` raises.
+            getattr(ProgressSession, name).__set__(self, before)
         return before
 
 
@@ -196,7 +212,7 @@ class _Guarded:
         self._name = name
 
     def __get__(self, session: Any, owner: type) -> Any:
-        return session.__dict__[self._name]
+        return getattr(ProgressSession, self._name).__get__(session)
 
     def __set__(self, session: Any, value: Any) -> None:
         raise JobCancelled()
@@ -208,6 +224,8 @@ class StoppedSession(ProgressSession):
     A session becomes one by a change of its class, so that those which go on pay
     nothing for the question.
     """
+
+    __slots__ = ()
 
     def update(self, *args: Any, **kw: Any) -> None:
         raise JobCancelled()

@@ -16,6 +16,8 @@ log = logging.getLogger("asyncview.inline")
 class InlineExecutor:
     """See `IExecutor`."""
 
+    local = True
+
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._stopped = False

@@ -21,6 +21,7 @@ from asyncview.job import COMPLETED
 from asyncview.job import FAILED
 from asyncview.job import QUEUED
 from asyncview.job import Job
+from asyncview.outcome import Content
 from asyncview.outcome import Outcome
 from asyncview.pyramid import pages
 from asyncview.pyramid import status
@@ -433,6 +434,8 @@ def flash(request: Request, job: Job) -> None:
 def stored_response(request: Request, outcome: Outcome) -> Response:
     """The response that the job made."""
     body = outcome.body
+    if isinstance(body, Content):
+        body = body.data
     if isinstance(body, bytes):
         response = Response(
             status=outcome.status, headerlist=list(outcome.headers), app_iter=[body]
@@ -451,7 +454,7 @@ def stored_response(request: Request, outcome: Outcome) -> Response:
         )
         response.accept_ranges = "bytes"
         if response.etag is None:
-            response.etag = f"{outcome._p_oid.hex()}-{outcome._p_serial.hex()}"
+            response.etag = f"{body._p_oid.hex()}-{body._p_serial.hex()}"
         cache = "private, no-cache"
     if response.status_int not in (204, 304):
         response.content_length = outcome.size
