@@ -200,6 +200,8 @@ class Runner:
             verdict = ticket.verdict
             if verdict is None or verdict.status == "doubt":
                 verdict = self._look(ticket, error)
+            if verdict.status == "retry" and self._was_taken(ticket):
+                verdict = Verdict("fenced")
             if verdict.status == "retry":
                 if self._may_retry(ticket):
                     log.info(
@@ -214,6 +216,17 @@ class Runner:
                     continue
                 verdict = Verdict("failed", EXCEPTION, verdict.error)
             return self._settle(ticket, verdict)
+
+    def _was_taken(self, ticket: Ticket) -> bool:
+        """Whether a conflict was with somebody who took the job away."""
+        try:
+            with reading(self.db) as connection:
+                ticket.state(connection)
+        except Fenced:
+            return True
+        except Exception:
+            log.exception("%s: its database can't be read", ticket)
+        return False
 
     def _may_retry(self, ticket: Ticket) -> bool:
         if ticket.checkpointed and not ticket.term("restartable"):
