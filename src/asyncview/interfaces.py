@@ -45,6 +45,7 @@ class IState(Interface):
     worker = Attribute("Id of the process that claimed it, or None (str)")
     token = Attribute("Fencing token of the claim, or None (str)")
     attempt = Attribute("Entries into the work because of conflicts or restarts (int)")
+    restarts = Attribute("How often it was queued again after a worker's death (int)")
     started = Attribute("Seconds since the epoch, UTC, or None (float)")
     finished = Attribute("Likewise")
     request = Attribute("Its `IStoredRequest`; None when the job has ended")
@@ -53,12 +54,30 @@ class IState(Interface):
     failure = Attribute("Reason, error id, type, message, traceback as text, or None")
     outcome = Attribute("Its `IOutcome`, or None")
     flashes = Attribute("What the job flashed: pairs of queue and message")
+    changed = Attribute("What the view said anew in its work (dict)")
+    ended = Attribute("Whether the status is final (bool)")
+    deleted = Attribute("Whether this is a tombstone (bool)")
 
     def check(token: str) -> None:
         """Raise Fenced unless the job runs under this claim."""
 
     def claim(worker: str, token: str, now: float) -> None:
         """queued -> running."""
+
+    def complete(outcome: Any, last: Any, now: float, **facts: Any) -> None:
+        """running -> completed; ``last`` is the last snapshot of the progress.
+
+        The ``facts`` are ``changed`` (what the view said anew), ``flashes`` and
+        ``keep_request``.
+        """
+
+    def fail(
+        failure: Any, last: Any, now: float, outcome: Any = None, **facts: Any
+    ) -> None:
+        """queued or running -> failed."""
+
+    def cancel(last: Any, now: float, **facts: Any) -> None:
+        """queued or running -> cancelled."""
 
     def requeue(last: Any) -> None:
         """running -> queued, after the death of the worker."""

@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from persistent import Persistent
+from zope.interface import implementer
 
 from asyncview.exceptions import Fenced
 from asyncview.exceptions import InvalidTransition
+from asyncview.interfaces import IJob
+from asyncview.interfaces import IState
 from asyncview.outcome import Outcome
 from asyncview.progress import NOTHING
 from asyncview.progress import Progress
@@ -83,6 +86,7 @@ class Failure(tuple):
     traceback = property(lambda self: self[4])
 
 
+@implementer(IJob)
 class Job(Persistent):
     """See `IJob`."""
 
@@ -150,6 +154,7 @@ class Job(Persistent):
         return self._terms.get(name, TERMS[name])
 
 
+@implementer(IState)
 class State(Persistent):
     """See `IState`."""
 

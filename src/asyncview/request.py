@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from persistent import Persistent
 from ZODB.blob import Blob
+from zope.interface import implementer
+
+from asyncview.interfaces import IStoredRequest
 
 #: RFC 3875's meta-variables, but for those that say how the request was sent on
 #: this connection.  A list, because some servers put their whole process
@@ -35,6 +38,7 @@ def freeze(environ: Mapping) -> dict[str, str]:
     }
 
 
+@implementer(IStoredRequest)
 class StoredRequest(Persistent):
     """See `IStoredRequest`."""
 

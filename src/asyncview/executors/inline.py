@@ -5,8 +5,10 @@ import threading
 import time
 
 from zope.interface import implementer
+from zope.interface import provider
 
 from asyncview.interfaces import IExecutor
+from asyncview.interfaces import IExecutorFactory
 from asyncview.runner import Runner
 
 log = logging.getLogger("asyncview.inline")
@@ -72,6 +74,7 @@ class InlineExecutor:
         return not self._running
 
 
+@provider(IExecutorFactory)
 def factory(runner: Runner, threads: int) -> InlineExecutor:
     """See `IExecutorFactory`."""
     return InlineExecutor(runner)

@@ -6,8 +6,10 @@ import time
 from collections import deque
 
 from zope.interface import implementer
+from zope.interface import provider
 
 from asyncview.interfaces import IExecutor
+from asyncview.interfaces import IExecutorFactory
 from asyncview.runner import Runner
 from asyncview.runner import Ticket
 
@@ -163,6 +165,7 @@ class ThreadExecutor:
         self._changed.notify_all()
 
 
+@provider(IExecutorFactory)
 def factory(runner: Runner, threads: int) -> ThreadExecutor:
     """See `IExecutorFactory`."""
     return ThreadExecutor(runner, threads)
