@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Container
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,12 +58,14 @@ class Ids:
     def pick(self, began: int) -> str:
         """A new id; `release` its shard when the transaction is over."""
         with self._lock:
-            for _ in range(4 * SHARDS):
-                id = new_id()
-                shard = shard_of(id)
-                if not self._users[shard] and self._freed[shard] <= began:
-                    break
-            self._users[shard] += 1
+            free = {
+                shard
+                for shard in range(SHARDS)
+                if not self._users[shard] and self._freed[shard] <= began
+            }
+            # With all of them in use, the storage has to merge.
+            id = _id_in(free or range(SHARDS))
+            self._users[shard_of(id)] += 1
             return id
 
     def take(self, id: str) -> None:
@@ -72,13 +75,9 @@ class Ids:
 
     def pick_beside(self, key: str) -> str:
         """A new id in the shard of ``key``, where a twin is a true conflict."""
-        wanted = shard_of(key)
-        while True:
-            id = new_id()
-            if shard_of(id) == wanted:
-                with self._lock:
-                    self._users[wanted] += 1
-                return id
+        id = _id_in((shard_of(key),))
+        self.take(id)
+        return id
 
     def release(self, id: str) -> None:
         shard = shard_of(id)
@@ -103,6 +102,13 @@ class Ids:
                 for shard in shards:
                     self._users[shard] -= 1
                     self._freed[shard] = self._clock
+
+
+def _id_in(shards: Container[int]) -> str:
+    while True:
+        id = new_id()
+        if shard_of(id) in shards:
+            return id
 
 
 class Live:

@@ -42,15 +42,15 @@ T = TypeVar("T")
 class SmallTree(OOBTree):
     """A write costs a leaf and now and then a node, so both are small."""
 
-    max_leaf_size = 8
-    max_internal_size = 16
+    max_leaf_size = 6
+    max_internal_size = 6
 
 
 class SmallSet(OOTreeSet):
     """See `SmallTree`."""
 
-    max_leaf_size = 8
-    max_internal_size = 16
+    max_leaf_size = 6
+    max_internal_size = 6
 
 
 class Entry(NamedTuple):
