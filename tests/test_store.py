@@ -554,7 +554,7 @@ def test_job_that_does_nothing_appends_little_whatever_is_stored(
 
     if stored:
         transact(site.db, fill)
-    count = 20
+    count = 60
     before = os.path.getsize(tmp_path / "Data.fs")
     for _ in range(count):
         process_id = site.start("/quick", "b" * 1000)

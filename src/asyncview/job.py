@@ -154,6 +154,11 @@ class Job(Persistent):
         return self._terms.get(name, TERMS[name])
 
 
+#: What a state's record leaves out at its end.
+BLANK = (1, QUEUED, 1, None, 0, None, None, None, None, None)
+BLANK += ((), None, None, 0, (), (), False)
+
+
 @implementer(IState)
 class State(Persistent):
     """See `IState`."""
@@ -178,46 +183,50 @@ class State(Persistent):
         self.changed: dict[str, Any] = {}
 
     def __getstate__(self) -> tuple:
-        return (
+        values: list[Any] = [
             1,
             self.status,
             self.version,
+            self.request,
+            self.attempt,
             self.worker,
             self.token,
-            self.attempt,
-            self.restarts,
             self.started,
             self.finished,
-            self.request,
             self.live,
             packed(self.progress),
-            None if self.failure is None else tuple(self.failure),
             None if self.outcome is None else tuple(self.outcome),
+            None if self.failure is None else tuple(self.failure),
+            self.restarts,
             tuple(self.changed.items()),
             self.flashes,
             self.deleted,
-        )
+        ]
+        # A state is written three times, and says little the first two.
+        while not values[-1]:
+            values.pop()
+        return tuple(values)
 
     def __setstate__(self, state: tuple) -> None:
         (
             _,
             self.status,
             self.version,
+            self.request,
+            self.attempt,
             self.worker,
             self.token,
-            self.attempt,
-            self.restarts,
             self.started,
             self.finished,
-            self.request,
             self.live,
             progress,
-            failure,
             outcome,
+            failure,
+            self.restarts,
             changed,
             self.flashes,
             self.deleted,
-        ) = state
+        ) = (*state, *BLANK[len(state) :])
         self.progress = unpacked(progress)
         self.failure = None if failure is None else Failure(*failure)
         self.outcome = None if outcome is None else Outcome(*outcome)

@@ -61,7 +61,7 @@ class Runner:
         self.name = name
         self.front = front
         self.live = live
-        self.worker = worker or secrets.token_hex(8)
+        self.worker = worker or secrets.token_urlsafe(9)
         self.clock = clock
         #: Set when the process wants to end: nothing waits any more.
         self.closing = threading.Event()
@@ -98,7 +98,7 @@ class Runner:
                     state = entry.job.state
                 if state.status != QUEUED:
                     continue
-                now, token = self.clock(), secrets.token_hex(8)
+                now, token = self.clock(), secrets.token_urlsafe(9)
                 state.claim(self.worker, token, now)
                 if brief is None:
                     brief = Brief.of(entry.job)
