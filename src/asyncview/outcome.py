@@ -1,5 +1,7 @@
 """The outcome record: the response that a job made, as it is kept."""
 
+from typing import Any
+
 from persistent import Persistent
 from ZODB.blob import Blob
 
@@ -27,8 +29,8 @@ class Outcome(Persistent):
         self.body = body
         self.size = size
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (1, self.status, self.headers, self.body, self.size)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.status, self.headers, self.body, self.size = state

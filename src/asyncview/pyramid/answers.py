@@ -355,7 +355,9 @@ def cancel(view: Any, process_id: str) -> Response:
         # In a transaction of its own: it may meet the job's end, and the user
         # must not hear of it.
         def ask(connection: Any) -> None:
-            store_of(connection, engine.settings.name).ask_cancel(process_id)
+            store = store_of(connection, engine.settings.name)
+            assert store is not None
+            store.ask_cancel(process_id)
 
         transact(engine.db, ask)
         engine.settle_cancel(process_id)
@@ -378,6 +380,7 @@ def delete(view: Any, process_id: str) -> Response:
 
     def bury(connection: Any) -> bool:
         store = store_of(connection, engine.settings.name)
+        assert store is not None
         entry = store.find(process_id)
         if entry is None:
             return True
