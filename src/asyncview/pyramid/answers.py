@@ -288,7 +288,6 @@ def completed(view: Any, process_id: str) -> Response:
     body, etag = request.registry.asyncview.documents.get(request, entry)
     if etag in request.if_none_match:
         response = Response(status=304)
-        del response.headers["Content-Type"]
     else:
         response = Response(body, content_type="application/json", charset=None)
         response.headers["X-Content-Type-Options"] = "nosniff"
