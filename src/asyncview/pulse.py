@@ -254,7 +254,8 @@ class Pulse:
         def change(connection: Connection) -> str | None:
             orphans.clear()
             store = store_of(connection, self.runner.name)
-            entry = None if store is None else store.find(id)
+            assert store is not None
+            entry = store.find(id)
             if entry is None or entry.job.state.status != RUNNING:
                 return None
             state = entry.job.state
@@ -281,6 +282,7 @@ class Pulse:
     def _expire(self, expired: list[tuple[int, str]]) -> None:
         def change(connection: Connection) -> None:
             store = store_of(connection, self.runner.name)
+            assert store is not None
             for expires, id in expired:
                 store.forget(expires, id)
 

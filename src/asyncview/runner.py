@@ -219,7 +219,7 @@ class Runner:
     def _may_retry(self, ticket: Ticket) -> bool:
         if ticket.checkpointed and not ticket.term("restartable"):
             return False
-        return ticket.attempt - ticket.first + 1 < ticket.term("max_attempts")
+        return bool(ticket.attempt - ticket.first + 1 < ticket.term("max_attempts"))
 
     def _replay(self, ticket: Ticket) -> BaseException | None:
         alone = ticket.attempt - ticket.first + 1 >= ALONE_FROM

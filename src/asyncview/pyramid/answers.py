@@ -289,7 +289,6 @@ def completed(view: Any, process_id: str) -> Response:
     body, etag = request.registry.asyncview.documents.get(request, entry)
     if etag in request.if_none_match:
         response = Response(status=304)
-        del response.headers["Content-Type"]
     else:
         response = Response(body, content_type="application/json", charset=None)
         response.headers["X-Content-Type-Options"] = "nosniff"
@@ -356,7 +355,9 @@ def cancel(view: Any, process_id: str) -> Response:
         # In a transaction of its own: it may meet the job's end, and the user
         # must not hear of it.
         def ask(connection: Any) -> None:
-            store_of(connection, engine.settings.name).ask_cancel(process_id)
+            store = store_of(connection, engine.settings.name)
+            assert store is not None
+            store.ask_cancel(process_id)
 
         transact(engine.db, ask)
         engine.settle_cancel(process_id)
@@ -379,6 +380,7 @@ def delete(view: Any, process_id: str) -> Response:
 
     def bury(connection: Any) -> bool:
         store = store_of(connection, engine.settings.name)
+        assert store is not None
         entry = store.find(process_id)
         if entry is None:
             return True

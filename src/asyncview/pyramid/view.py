@@ -272,11 +272,12 @@ class BaseAsyncView:
 
     def result(self, process_id: str) -> Response | None:
         """The stored response, None if the job has not ended; errors as `completed`."""
-        entry = answers.find(self, process_id)
-        if not entry.job.state.ended:
+        job = answers.find(self, process_id).job
+        raise_for(job)
+        outcome = job.state.outcome
+        if outcome is None:
             return None
-        raise_for(entry.job)
-        return answers.stored_response(self.request, entry.job.state.outcome)
+        return answers.stored_response(self.request, outcome)
 
     # Inside
 
