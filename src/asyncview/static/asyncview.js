@@ -482,9 +482,14 @@
         complain([text(status === 404 || status === 410 ? "gone" : "refused")]);
         element.dataset.status = "lost";
         if (find("busy")) find("busy").setAttribute("aria-busy", "false");
-        show(find("without-script"), true);
-        put("elapsed", "");
-        put("eta", "");
+        // What it offered and promised is no longer known to be so.
+        Array.from((find("while-running") || {children: []}).children)
+          .forEach(function (child) {
+            show(child, child === find("without-script"));
+          });
+        ["state", "rate", "queue", "elapsed", "eta"].forEach(function (name) {
+          put(name, "");
+        });
       },
       stop: function () { clearInterval(ticker); },
     };
