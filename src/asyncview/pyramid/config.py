@@ -13,21 +13,23 @@ from pyramid.events import ApplicationCreated
 from pyramid.events import BeforeRender
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IDefaultCSRFOptions
+from pyramid.interfaces import IResponse
 from pyramid.interfaces import IRoutesMapper
 from pyramid.interfaces import ITweens
 from pyramid.tweens import EXCVIEW
 from pyramid.tweens import INGRESS
 from pyramid.viewderivers import VIEW as INNERMOST
 
-from asyncview.exceptions import NoSuchProcessError
-from asyncview.exceptions import QueueFull
-from asyncview.pyramid import answers
+from asyncview.pyramid import errors
 from asyncview.pyramid import pages
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
 from asyncview.pyramid.results import to_response
 from asyncview.pyramid.site import Site
+from asyncview.pyramid.status import never_by_http_cache
+from asyncview.pyramid.status import private
+from asyncview.pyramid.tween import JOB
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings
@@ -63,8 +65,8 @@ def includeme(config: Configurator) -> None:
     config.add_translation_dirs("asyncview:locale/")
     config.add_static_view(pages.STATIC, "asyncview:static", cache_max_age=31536000)
     config.add_request_method(Jobs, "asyncview", reify=True)
-    config.add_exception_view(answers.no_such_process, context=NoSuchProcessError)
-    config.add_exception_view(answers.queue_full, context=QueueFull)
+    config.add_exception_view(errors.no_such_process, context=errors.INoSuchProcess)
+    config.add_exception_view(errors.queue_full, context=errors.IQueueFull)
     config.add_subscriber(pages.supply, BeforeRender)
     config.add_subscriber(lambda event: _created(site, event), ApplicationCreated)
     config.add_directive("add_async_view", add_async_view)
@@ -147,7 +149,14 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
                 del environ[FACTS]
             else:
                 environ[FACTS] = before
-        return to_response(request, result, renderer)
+        answer = to_response(request, result, renderer)
+        # A value is made an answer by the renderer, on the request's own response.
+        response = answer if IResponse.providedBy(answer) else request.response
+        if JOB not in environ:
+            private(response)
+        # What a job made says for itself whether it may be kept.
+        never_by_http_cache(response)
+        return answer
 
     return derived
 

@@ -6,7 +6,7 @@ from pyramid.request import Request
 from pyramid_zodbconn import get_connection
 
 from asyncview.job import new_id
-from asyncview.pyramid.answers import engine_of
+from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
 from asyncview.store import Entry

@@ -11,7 +11,7 @@ from asyncview.engine import Engine
 from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
 from asyncview.executors import threads
-from asyncview.pyramid import answers
+from asyncview.pyramid import starts
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
 from asyncview.pyramid.status import Documents
@@ -79,4 +79,4 @@ class Site:
         """After a conflict of two exclusive starts: the answer for the second."""
         if start.key is None or start.job is None:
             return None
-        return answers.twin_of(request, start.key, owner_of(request))
+        return starts.twin_of(request, start.key, owner_of(request))
