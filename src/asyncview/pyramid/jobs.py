@@ -27,7 +27,7 @@ class Jobs:
     def get_job(self, id: str) -> Entry | None:
         """A job of this user's (of anybody's for an admin), None if there is none."""
         store = self._store()
-        entry = None if store is None else store.find(id)
+        entry = store.find(id) if store is not None and isinstance(id, str) else None
         if entry is None or not self._may_see(entry):
             return None
         return entry
