@@ -64,7 +64,7 @@ def new_id() -> str:
     return secrets.token_urlsafe(24)
 
 
-class Failure(tuple):
+class Failure(tuple[str, ...]):
     """Why a job ended without a result: reason, error id, and the exception as text."""
 
     __slots__ = ()
@@ -108,7 +108,7 @@ class Job(Persistent):
         visitor: str | None,
         created: float,
         terms: Mapping[str, Any],
-        request: StoredRequest,
+        request: StoredRequest | None,
     ) -> None:
         self.id = id
         self.view = view
@@ -119,7 +119,7 @@ class Job(Persistent):
         self._terms = {n: v for n, v in terms.items() if v != TERMS[n]}
         self.state = State(request)
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (
             1,
             self.id,
@@ -132,7 +132,7 @@ class Job(Persistent):
             self.state,
         )
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         (
             _,
             self.id,
@@ -155,8 +155,8 @@ class Job(Persistent):
 
 
 #: What a state's record leaves out at its end.
-BLANK = (1, QUEUED, 1, None, 0, None, None, None, None, None)
-BLANK += ((), None, None, 0, (), (), False)
+BLANK: tuple[Any, ...] = (1, QUEUED, 1, None, 0, None, None, None, None, None, ())
+BLANK += (None, None, 0, (), (), False)
 
 
 @implementer(IState)
@@ -182,7 +182,7 @@ class State(Persistent):
         self.request = request
         self.changed: dict[str, Any] = {}
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         values: list[Any] = [
             1,
             self.status,
@@ -207,7 +207,7 @@ class State(Persistent):
             values.pop()
         return tuple(values)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         (
             _,
             self.status,
@@ -226,7 +226,7 @@ class State(Persistent):
             changed,
             self.flashes,
             self.deleted,
-        ) = (*state, *BLANK[len(state) :])
+        ) = state + BLANK[len(state) :]
         self.progress = unpacked(progress)
         self.failure = None if failure is None else Failure(*failure)
         self.outcome = None if outcome is None else Outcome(*outcome)

@@ -49,7 +49,7 @@ def percentage(current: float | None, total: float | None) -> float | None:
     return round(min(max(100.0 * current / total, 0.0), 100.0), 1)
 
 
-def packed(snapshot: Snapshot) -> tuple:
+def packed(snapshot: Snapshot) -> tuple[Any, ...]:
     """What a record keeps, in few bytes: they are written once a second.
 
     Without the defaults at the end, and the time in tenths of a second.
@@ -62,7 +62,7 @@ def packed(snapshot: Snapshot) -> tuple:
     return tuple(values)
 
 
-def unpacked(values: tuple) -> Snapshot:
+def unpacked(values: tuple[Any, ...]) -> Snapshot:
     """The snapshot that `packed` was given."""
     snapshot = Snapshot(*values)
     if snapshot.updated is None:
@@ -76,8 +76,8 @@ class Progress(Persistent):
 
     snapshot = NOTHING
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (1, *packed(self.snapshot))
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.snapshot = unpacked(state[1:])

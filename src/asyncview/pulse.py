@@ -294,6 +294,7 @@ class Pulse:
     def _expire(self, expired: list[tuple[int, str]]) -> None:
         def change(connection: Connection) -> None:
             store = store_of(connection, self.runner.name)
+            assert store is not None
             for expires, id in expired:
                 try:
                     store.forget(expires, id)
@@ -313,6 +314,7 @@ class Pulse:
 
         def change(connection: Connection) -> None:
             store = store_of(connection, self.runner.name)
+            assert store is not None
             for id in self._lost:
                 store.drop(id)
 

@@ -101,6 +101,7 @@ class Runner:
                 now, token = self.clock(), secrets.token_urlsafe(9)
                 state.claim(self.worker, token, now)
                 if brief is None:
+                    assert entry is not None
                     brief = Brief.of(entry.job)
                 tickets.append(Ticket(brief, self.worker, token, state.attempt, now))
             return cancelled
@@ -231,7 +232,7 @@ class Runner:
     def _may_retry(self, ticket: Ticket) -> bool:
         if ticket.checkpointed and not ticket.term("restartable"):
             return False
-        return ticket.attempt - ticket.first + 1 < ticket.term("max_attempts")
+        return bool(ticket.attempt - ticket.first + 1 < ticket.term("max_attempts"))
 
     def _replay(self, ticket: Ticket) -> BaseException | None:
         alone = ticket.attempt - ticket.first + 1 >= ALONE_FROM

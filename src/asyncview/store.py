@@ -81,10 +81,10 @@ class Shard(Persistent):
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (1, {id: _trimmed(entry) for id, entry in self.entries.items()})
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, entries = state
         self.entries = {id: Entry(*entry) for id, entry in entries.items()}
 
@@ -96,7 +96,9 @@ class Shard(Persistent):
         if self.entries.pop(id, None) is not None:
             self._p_changed = True
 
-    def _p_resolveConflict(self, old: tuple, saved: tuple, new: tuple) -> tuple:
+    def _p_resolveConflict(
+        self, old: tuple[Any, ...], saved: tuple[Any, ...], new: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
         """Three-way merge by id: what either added, dropped or cancelled.
 
         Only two jobs with one exclusive key are a true conflict.
@@ -117,7 +119,7 @@ class Shard(Persistent):
         return (1, merged)
 
 
-def _trimmed(entry: Entry) -> tuple:
+def _trimmed(entry: Entry) -> tuple[Any, ...]:
     """Without the defaults at its end."""
     size = len(entry)
     while size > 1 and not entry[size - 1]:
@@ -130,10 +132,10 @@ class Lease(Persistent):
 
     beats = 0
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (1, self.beats)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.beats = state
 
 
@@ -152,10 +154,10 @@ class Store(Persistent):
         self.expiry = SmallSet()
         self.leases = OOBTree()
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (1, self.shards, self.finished, self.expiry, self.leases)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.shards, self.finished, self.expiry, self.leases = state
 
     def shard(self, id: str) -> Shard:
@@ -247,7 +249,8 @@ def root_key(name: str) -> str:
 
 def store_of(connection: Connection, name: str) -> Store | None:
     """The application's registry as this connection sees it."""
-    return connection.root().get(root_key(name))
+    store: Store | None = connection.root().get(root_key(name))
+    return store
 
 
 def prepare(db: DB, name: str) -> None:

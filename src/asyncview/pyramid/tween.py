@@ -236,9 +236,9 @@ class Replay:
         except BaseException as error:
             self._raised(error, None)
         else:
-            error = request.exception
-            if error is not None:
-                self._raised(error, response)
+            squashed = request.exception
+            if squashed is not None:
+                self._raised(squashed, response)
             else:
                 try:
                     self._returned(response)
