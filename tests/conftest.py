@@ -63,6 +63,16 @@ class Site:
 @pytest.fixture
 def make_site(tmp_path):
     """Makes applications; the argument of the call configures them."""
+    yield from sites_under(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def make_shared_site(tmp_path_factory):
+    """The same for one that all tests of a module share."""
+    yield from sites_under(tmp_path_factory.mktemp("shared"))
+
+
+def sites_under(tmp_path):
     made = []
 
     def make(configure=None, root_factory=None, storage=None, **settings):
