@@ -120,6 +120,7 @@ class Ticket:
             # Works after its connection is closed, and after a pack.
             self.file = body.open("c")
         self.begun = time.monotonic()
+        self.session = ProgressSession(self.id)
         self.renew(job.state.attempt)
 
     def renew(self, attempt: int) -> None:
@@ -130,7 +131,8 @@ class Ticket:
         self.finishing = False
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
-        self.session = ProgressSession(self.id, attempt)
+        shown = self.session.snapshot.version
+        self.session = ProgressSession(self.id, attempt, shown)
 
     def term(self, name: str) -> Any:
         if name in self.changed:
