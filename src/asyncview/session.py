@@ -32,6 +32,18 @@ MESSAGE_WIDTH = 500
 class ProgressSession:
     """See `IProgressSession`."""
 
+    __slots__ = (
+        "_attempt",
+        "_current",
+        "_highest",
+        "_last",
+        "_lines",
+        "_message",
+        "_numeric",
+        "_total",
+        "id",
+    )
+
     def __init__(
         self, id: str | None = None, attempt: int = 1, version: int = 0
     ) -> None:
@@ -87,13 +99,15 @@ class ProgressSession:
         return self._counted(iterable)
 
     def _counted(self, iterable: Iterable[T]) -> Iterator[T]:
-        for count, item in enumerate(iterable, 1):
+        count = 0
+        for item in iterable:
             yield item
+            count += 1  # noqa: SIM113 - enumerate makes a step a tenth slower
             self._current = count
 
     def stop(self) -> None:
         """From now on every call raises JobCancelled."""
-        self.__class__ = StoppedSession  # type: ignore[assignment]
+        self.__class__ = StoppedSession
 
     def log(self, line: str) -> None:
         """Keep a line; the last `LOG_LINES` are shown."""
@@ -138,6 +152,8 @@ class StoppedSession(ProgressSession):
     nothing for the question.
     """
 
+    __slots__ = ()
+
     def update(self, *args: Any, **kw: Any) -> None:
         raise JobCancelled()
 
@@ -149,7 +165,7 @@ class StoppedSession(ProgressSession):
 
     @property
     def _current(self) -> Any:
-        return self.__dict__["_current"]
+        return ProgressSession._current.__get__(self)
 
     @_current.setter
     def _current(self, value: Any) -> None:

@@ -72,7 +72,7 @@ def is_cross_site(request: Request) -> bool:
     host = request.host.lower()
     for port in DEFAULT_PORTS.values():
         host = host.removesuffix(port)
-    return netloc != host
+    return bool(netloc != host)
 
 
 def check_csrf(request: Request) -> bool:

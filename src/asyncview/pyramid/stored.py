@@ -6,6 +6,7 @@ from typing import BinaryIO
 from pyramid.request import Request
 from pyramid.response import Response
 
+from asyncview.outcome import Content
 from asyncview.outcome import Outcome
 from asyncview.pyramid.status import private
 from asyncview.pyramid.tween import BLOCK
@@ -14,6 +15,8 @@ from asyncview.pyramid.tween import BLOCK
 def stored_response(request: Request, outcome: Outcome) -> Response:
     """The response that the job made."""
     body = outcome.body
+    if isinstance(body, Content):
+        body = body.data
     if isinstance(body, bytes):
         response = Response(
             status=outcome.status, headerlist=list(outcome.headers), app_iter=[body]
@@ -35,7 +38,7 @@ def stored_response(request: Request, outcome: Outcome) -> Response:
             response.conditional_response = True
             response.accept_ranges = "bytes"
             if response.etag is None:
-                response.etag = f"{outcome._p_oid.hex()}-{outcome._p_serial.hex()}"
+                response.etag = f"{body._p_oid.hex()}-{body._p_serial.hex()}"
     if response.status_int not in (204, 304):
         response.content_length = outcome.size
     return private(response, cache)

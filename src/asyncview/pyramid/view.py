@@ -46,9 +46,9 @@ from asyncview.pyramid.tween import SAFE_METHODS
 from asyncview.pyramid.tween import START
 from asyncview.pyramid.tween import VIEW
 from asyncview.pyramid.tween import Start
-from asyncview.runner import Ticket
 from asyncview.session import ProgressSession
 from asyncview.store import Entry
+from asyncview.ticket import Ticket
 
 #: What may be said anew in ``__run__``.
 RUNTIME = (
@@ -189,10 +189,12 @@ class BaseAsyncView:
         return self.__run__()
 
     def _changed(self, ticket: Ticket) -> dict[str, Any]:
-        said = self._terms(RUNTIME)
+        # Plain class attributes are what they were at the POST.
+        own, computed = vars(self), computed_names(type(self))
+        said = [name for name in RUNTIME if name in own or name in computed]
         return {
             name: value
-            for name, value in said.items()
+            for name, value in self._terms(said).items()
             if value != ticket.terms.get(name, TERMS[name])
         }
 
@@ -274,11 +276,10 @@ class BaseAsyncView:
 
     def result(self, process_id: str) -> Response | None:
         """The stored response, None if the job has not ended; errors as `completed`."""
-        entry = find(self, process_id)
-        if not entry.job.state.ended:
-            return None
-        raise_for(entry.job)
-        return stored_response(self.request, entry.job.state.outcome)
+        job = find(self, process_id).job
+        raise_for(job)
+        outcome = job.state.outcome
+        return None if outcome is None else stored_response(self.request, outcome)
 
     # Inside
 
@@ -403,6 +404,16 @@ def takes_process_id(run: Callable[..., Any]) -> bool:
     parameters = inspect.signature(run).parameters
     return "process_id" in parameters or any(
         each.kind is each.VAR_KEYWORD for each in parameters.values()
+    )
+
+
+@functools.cache
+def computed_names(cls: type) -> frozenset[str]:
+    """Of what may be said anew in ``__run__``: what is a property or the like."""
+    return frozenset(
+        name
+        for name in RUNTIME
+        if hasattr(inspect.getattr_static(cls, name), "__get__")
     )
 
 
