@@ -63,16 +63,16 @@ class Site:
 @pytest.fixture
 def make_site(tmp_path):
     """Makes applications; the argument of the call configures them."""
-    yield from sites_under(tmp_path)
+    yield from sites_under(lambda: tmp_path)
 
 
 @pytest.fixture(scope="module")
 def make_shared_site(tmp_path_factory):
-    """The same for one that all tests of a module share."""
-    yield from sites_under(tmp_path_factory.mktemp("shared"))
+    """The same for what all tests of a module share, each on its own storage."""
+    yield from sites_under(lambda: tmp_path_factory.mktemp("shared"))
 
 
-def sites_under(tmp_path):
+def sites_under(directory):
     made = []
 
     def make(configure=None, root_factory=None, storage=None, **settings):
@@ -81,8 +81,9 @@ def sites_under(tmp_path):
         # Only what is waited for ends quickly: most tests do not want the page.
         settings.setdefault("asyncview.grace", "0")
         settings.setdefault("asyncview.progress_interval", "0.02")
+        path = directory()
         settings["zodbconn.uri"] = storage or (
-            f"file://{tmp_path}/Data.fs?blobstorage_dir={tmp_path}/blobs"
+            f"file://{path}/Data.fs?blobstorage_dir={path}/blobs"
         )
         config = Configurator(settings=settings, root_factory=root_factory or root_of)
         config.include("asyncview")
