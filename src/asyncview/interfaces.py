@@ -86,7 +86,7 @@ class IOutcome(Interface):
 
     status = Attribute("Status line, as '200 OK' (str)")
     headers = Attribute("Pairs of name and value; checked, no hop-by-hop ones")
-    body = Attribute("bytes, or a blob where there are more than 64 KiB")
+    body = Attribute("bytes, a record of bytes above 1 KiB, a blob above 64 KiB")
     size = Attribute("Length of the body in bytes (int)")
 
 
@@ -153,6 +153,8 @@ class IFront(Interface):
 
 class IExecutor(Interface):
     """Gets a job to a worker, soon."""
+
+    local = Attribute("Whether this process runs what is submitted here (bool)")
 
     def submit(job_id: str) -> None:
         """Have the job run.  The job is committed already; saying it twice is fine."""

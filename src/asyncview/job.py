@@ -182,7 +182,7 @@ class State(Persistent):
             self.request,
             self.progress if self.progress is None else packed(self.progress),
             None if self.failure is None else tuple(self.failure),
-            self.outcome,
+            None if self.outcome is None else tuple(self.outcome),
             tuple(self.changed.items()),
             self.flashes,
             self.deleted,
@@ -202,13 +202,14 @@ class State(Persistent):
             self.request,
             progress,
             failure,
-            self.outcome,
+            outcome,
             changed,
             self.flashes,
             self.deleted,
         ) = state
         self.progress = Snapshot(*progress)
         self.failure = None if failure is None else Failure(*failure)
+        self.outcome = None if outcome is None else Outcome(*outcome)
         self.changed = dict(changed)
 
     @property

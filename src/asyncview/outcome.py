@@ -1,36 +1,38 @@
-"""The outcome record: the response that a job made, as it is kept."""
+"""The outcome: the response that a job made, as it is kept."""
 
-from typing import Any
+from typing import NamedTuple
 
 from persistent import Persistent
 from ZODB.blob import Blob
+from zope.interface import implementer
+
+from asyncview.interfaces import IOutcome
 
 #: Bodies above this many bytes are blobs: 64 KiB.
 INLINE = 64 * 1024
 
+#: And those above this many are records of their own, which a poll does not load.
+SMALL = 1024
 
-class Outcome(Persistent):
+
+class Content(Persistent):
+    """A body of some kilobytes, beside the record that refers to it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __getstate__(self) -> bytes:
+        return self.data
+
+    def __setstate__(self, state: bytes) -> None:
+        self.data = state
+
+
+@implementer(IOutcome)
+class Outcome(NamedTuple):
     """See `IOutcome`."""
 
-    status = "200 OK"
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | Blob = b""
-    size = 0
-
-    def __init__(
-        self,
-        status: str,
-        headers: tuple[tuple[str, str], ...],
-        body: bytes | Blob,
-        size: int,
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        self.size = size
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        return (1, self.status, self.headers, self.body, self.size)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, self.status, self.headers, self.body, self.size = state
+    status: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes | Content | Blob
+    size: int

@@ -14,7 +14,7 @@ from asyncview.pyramid.tween import JOB
 from asyncview.pyramid.tween import SESSION
 from asyncview.pyramid.tween import START
 from asyncview.pyramid.tween import Start
-from asyncview.runner import Ticket
+from asyncview.ticket import Ticket
 
 
 @implementer(IFront)
@@ -39,8 +39,8 @@ class PyramidFront:
         )
         try:
             with self.router.request_context(environ) as request:
-                if ticket.stored_session is not None:
-                    session = ReplaySession(ticket.stored_session)
+                if ticket.brief.session is not None:
+                    session = ReplaySession(ticket.brief.session)
                     request.session = environ[SESSION] = session
                 tm = environ["tm.manager"] = request.tm
                 # pyramid_tm steps aside: it would decide after us.
@@ -53,23 +53,24 @@ class PyramidFront:
                 try:
                     self.router.invoke_request(request)
                 finally:
-                    with suppress(Exception):
-                        tm.abort()
+                    if ticket.verdict is None:
+                        with suppress(Exception):
+                            tm.abort()
         finally:
             start.end()
 
 
 def stored_environ(ticket: Ticket) -> dict[str, Any]:
     """A WSGI environ as PEP 3333 wants it, made anew for each attempt."""
-    environ: dict[str, Any] = dict(ticket.environ)
-    if ticket.file is not None:
-        ticket.file.seek(0)
-        body: Any = ticket.file
+    environ: dict[str, Any] = dict(ticket.brief.environ)
+    body: Any = ticket.brief.body
+    if isinstance(body, bytes):
+        body = BytesIO(body)
     else:
-        body = BytesIO(ticket.data or b"")
+        body.seek(0)
     environ.update(
         {
-            "CONTENT_LENGTH": str(ticket.size),
+            "CONTENT_LENGTH": str(ticket.brief.size),
             "wsgi.version": (1, 0),
             "wsgi.input": body,
             "wsgi.errors": sys.stderr,

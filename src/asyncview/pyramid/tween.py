@@ -18,6 +18,7 @@ from pyramid.util import DottedNameResolver
 from pyramid_zodbconn import get_connection
 from transaction import Transaction
 from transaction.interfaces import NoTransaction
+from ZODB.blob import Blob
 from ZODB.POSException import ConflictError
 
 from asyncview.body import Body
@@ -35,9 +36,10 @@ from asyncview.pyramid.capture import capture
 from asyncview.pyramid.identity import context_identity
 from asyncview.request import StoredRequest
 from asyncview.request import freeze
-from asyncview.runner import Ticket
-from asyncview.runner import Verdict
 from asyncview.store import store_of
+from asyncview.ticket import Brief
+from asyncview.ticket import Ticket
+from asyncview.ticket import Verdict
 
 log = logging.getLogger("asyncview.replay")
 
@@ -191,8 +193,12 @@ def store_job(request: Request, response: Response, start: Start, veto: Any) -> 
     body, size = _stored_body(request, connection)
     job.state.request = StoredRequest(freeze(start.environ), body, size, start.session)
     store.add(job, start.key)
+    # Its oid is known now, and the objects are this connection's: from here on the
+    # worker gets plain values.
+    connection.add(job.state)
+    brief = None if isinstance(body, Blob) else Brief.of(job)
     id = job.id
-    start.after_commit(request, lambda: engine.submit(id))
+    start.after_commit(request, lambda: engine.submit(id, brief))
 
 
 def _stored_body(request: Request, connection: Any) -> tuple[Any, int]:
@@ -242,7 +248,7 @@ class Replay:
         request.response_callbacks.clear()
         if ticket.verdict is not None and ticket.verdict.status == COMPLETED:
             self._on_end()
-        return Response(status=204)
+        return Response(status=204, headerlist=[], app_iter=())
 
     def _returned(self, response: Response) -> None:
         ticket = self.ticket

@@ -25,9 +25,12 @@ from asyncview.job import COMPLETED
 from asyncview.job import FAILED
 from asyncview.job import TERMS
 from asyncview.job import Job
-from asyncview.pyramid import answers
+from asyncview.pyramid import errors
 from asyncview.pyramid import pages
+from asyncview.pyramid import starts
 from asyncview.pyramid import status
+from asyncview.pyramid import subviews
+from asyncview.pyramid.access import find
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.facts import facts_of
 from asyncview.pyramid.facts import is_cross_site
@@ -37,14 +40,15 @@ from asyncview.pyramid.identity import view_identity
 from asyncview.pyramid.identity import visitor_of
 from asyncview.pyramid.sessions import pack
 from asyncview.pyramid.sessions import touch_csrf
+from asyncview.pyramid.stored import stored_response
 from asyncview.pyramid.tween import JOB
 from asyncview.pyramid.tween import SAFE_METHODS
 from asyncview.pyramid.tween import START
 from asyncview.pyramid.tween import VIEW
 from asyncview.pyramid.tween import Start
-from asyncview.runner import Ticket
 from asyncview.session import ProgressSession
 from asyncview.store import Entry
+from asyncview.ticket import Ticket
 
 #: What may be said anew in ``__run__``.
 RUNTIME = (
@@ -142,11 +146,11 @@ class BaseAsyncView:
             # Once entered this address never starts or recurses.
             no_process = True
         if request.subpath and self.process_id is None:
-            return answers.subview(self)
+            return subviews.subview(self)
         if not no_process and self.run_process():
             return self._start()
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
-            return answers.method_not_allowed(request, "GET, HEAD, POST")
+            return errors.method_not_allowed(request, "GET, HEAD, POST")
         return self._page("initial_page", **kw)
 
     def _replayed(self, ticket: Ticket) -> Any:
@@ -185,10 +189,12 @@ class BaseAsyncView:
         return self.__run__()
 
     def _changed(self, ticket: Ticket) -> dict[str, Any]:
-        said = self._terms(RUNTIME)
+        # Plain class attributes are what they were at the POST.
+        own, computed = vars(self), computed_names(type(self))
+        said = [name for name in RUNTIME if name in own or name in computed]
         return {
             name: value
-            for name, value in said.items()
+            for name, value in self._terms(said).items()
             if value != ticket.terms.get(name, TERMS[name])
         }
 
@@ -258,7 +264,7 @@ class BaseAsyncView:
 
         NoSuchProcessError, ThreadDiedBeforeCompletionError, ProcessCancelledError.
         """
-        entry = answers.find(self, process_id)
+        entry = find(self, process_id)
         if output_json:
             return status.document(self.request, entry)
         raise_for(entry.job)
@@ -266,21 +272,19 @@ class BaseAsyncView:
 
     def processing(self, process_id: str) -> Any:
         """The processing page; a redirect to ``next_url`` when the job has ended."""
-        return answers.processing(self, process_id)
+        return subviews.processing(self, process_id)
 
     def result(self, process_id: str) -> Response | None:
         """The stored response, None if the job has not ended; errors as `completed`."""
-        job = answers.find(self, process_id).job
+        job = find(self, process_id).job
         raise_for(job)
         outcome = job.state.outcome
-        if outcome is None:
-            return None
-        return answers.stored_response(self.request, outcome)
+        return None if outcome is None else stored_response(self.request, outcome)
 
     # Inside
 
     def _document(self, process_id: str) -> dict[str, Any]:
-        return status.document(self.request, answers.find(self, process_id))
+        return status.document(self.request, find(self, process_id))
 
     def _connection(self) -> Any:
         engine = self.request.registry.asyncview.engine
@@ -313,7 +317,7 @@ class BaseAsyncView:
         facts: ViewFacts = facts_of(request)
         if not (facts.csrf or self.cross_site) and request.method not in SAFE_METHODS:
             if is_cross_site(request):
-                return answers.refuse(request)
+                return errors.refused(request)
         start: Start | None = request.environ.get(START)
         if start is None or (
             "tm.active" not in request.environ
@@ -331,10 +335,10 @@ class BaseAsyncView:
         if key is not None or settings.max_per_owner is not None:
             start.hold()
         if key is not None:
-            twin = answers.twin_of(request, key, owner)
+            twin = starts.twin_of(request, key, owner)
             if twin is not None:
                 return twin
-        answers.check_limits(start.engine, owner)
+        starts.check_limits(request, owner)
         visitor = None if owner is not None else visitor_of(request, create=True)
         if facts.csrf_possible(request):
             cookies = touch_csrf(request)
@@ -353,7 +357,7 @@ class BaseAsyncView:
             request=None,
         )
         start.job = job
-        return answers.started(request, Entry(job))
+        return starts.started(request, Entry(job))
 
     def _exclusive_key(self) -> str | None:
         exclusive = self.exclusive
@@ -400,6 +404,16 @@ def takes_process_id(run: Callable[..., Any]) -> bool:
     parameters = inspect.signature(run).parameters
     return "process_id" in parameters or any(
         each.kind is each.VAR_KEYWORD for each in parameters.values()
+    )
+
+
+@functools.cache
+def computed_names(cls: type) -> frozenset[str]:
+    """Of what may be said anew in ``__run__``: what is a property or the like."""
+    return frozenset(
+        name
+        for name in RUNTIME
+        if hasattr(inspect.getattr_static(cls, name), "__get__")
     )
 
 
