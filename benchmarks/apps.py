@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-import threading
 from contextlib import contextmanager
 
 from pyramid.config import Configurator
