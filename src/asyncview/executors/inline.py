@@ -49,6 +49,9 @@ class InlineExecutor:
         finally:
             del self._running[job_id]
 
+    def withdraw(self, job_id: str) -> None:
+        """See `IExecutor`."""
+
     def position(self, job_id: str) -> int | None:
         """See `IExecutor`."""
         return None

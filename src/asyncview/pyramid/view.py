@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from urllib.parse import urlsplit
 
 from pyramid.path import package_of
@@ -60,6 +61,9 @@ RUNTIME = (
     "error_url",
     "keep",
 )
+
+#: What an address may have as it is; everything else no header can carry.
+URL_SAFE = "%/:?#[]@!$&'()*+,;=~"
 
 #: How often a view that is ``restartable = True`` is started again.
 RESTARTS = 3
@@ -338,6 +342,7 @@ class BaseAsyncView:
             twin = starts.twin_of(request, key, owner)
             if twin is not None:
                 return twin
+            starts.free_key(start.engine, key)
         starts.check_limits(request, owner)
         visitor = None if owner is not None else visitor_of(request, create=True)
         if facts.csrf_possible(request):
@@ -421,11 +426,12 @@ def local_path(value: str, hosts: tuple[str, ...] = ()) -> str:
     """A path of this site, or an address of an allowed host; else ValueError."""
     if re.search(r"[\x00-\x20\x7f\\]", value) or not value.isprintable():
         raise ValueError(f"{value!r} has characters that no address has")
+    sent = quote(value, URL_SAFE)
     if value.startswith("/") and not value.startswith("//"):
-        return value
+        return sent
     parts = urlsplit(value)
     if parts.scheme in ("http", "https") and parts.netloc in hosts:
-        return value
+        return sent
     raise ValueError(
         f"{value!r} is no path of this site, and asyncview.redirect_hosts does not"
         " name its host"
