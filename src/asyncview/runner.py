@@ -59,6 +59,7 @@ class Verdict:
         reason: str = "",
         error: BaseException | None = None,
         response: "Captured | None" = None,
+        retry: bool = False,
     ) -> None:
         #: ``completed`` (recorded), ``dropped`` (completed, to be recorded without
         #: the work), ``failed``, ``cancelled``, ``retry``, ``doubt`` or ``fenced``.
@@ -66,6 +67,8 @@ class Verdict:
         self.reason = reason
         self.error = error
         self.response = response
+        #: Whether doubt may end in a new attempt, if nothing was stored.
+        self.retry = retry
 
 
 class Captured:
@@ -96,8 +99,6 @@ class Ticket:
     checkpointed = False
     #: Set for the replay that is for ``on_end`` only.
     ending: str | None = None
-    #: Set while the transaction that ends the job commits.
-    finishing = False
 
     def __init__(self, job: Job, worker: str, token: str, queued: float) -> None:
         stored = job.state.request
@@ -130,7 +131,6 @@ class Ticket:
         self.attempt = attempt
         self.verdict = None
         self.entered = False
-        self.finishing = False
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
         self.session = ProgressSession(self.id, attempt)
@@ -153,11 +153,6 @@ class Ticket:
     def guard(self, connection: Connection) -> None:
         """Make the transaction fail if the job is taken away before it commits."""
         connection.readCurrent(self.state(connection))
-
-    def committed_early(self, success: bool) -> None:
-        """To be called after each commit of the job's transactions."""
-        if success and not self.finishing:
-            self.checkpointed = True
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -312,6 +307,8 @@ class Runner:
             verdict = ticket.verdict
             if verdict is None or verdict.status == "doubt":
                 verdict = self._look(ticket, error)
+                if verdict.status == COMPLETED and ticket.term("on_end"):
+                    self.finish(ticket, COMPLETED)
             if verdict.status == "retry":
                 if self._may_retry(ticket):
                     log.info(
@@ -347,8 +344,10 @@ class Runner:
             try:
                 with reading(self.db) as connection:
                     state: State = connection.get(ticket.state_oid)
-                    if state.token == ticket.token and state.ended:
-                        return Verdict(COMPLETED)
+                    if state.token != ticket.token or state.ended:
+                        mine = state.token == ticket.token
+                        done = mine and state.status == COMPLETED
+                        return Verdict(COMPLETED if done else "fenced")
                 break
             except Exception:
                 log.exception("%s: its database can't be read", ticket)
@@ -357,6 +356,8 @@ class Runner:
                 self._pause(1.0)
         if ticket.verdict is not None:
             error = ticket.verdict.error or error
+            if ticket.verdict.retry:
+                return Verdict("retry", EXCEPTION, error)
         reason = EXCEPTION if ticket.entered else NOT_REACHED
         return Verdict("failed", reason, error)
 
@@ -494,11 +495,12 @@ def describe(reason: str, error: BaseException | None) -> Failure:
     id = secrets.token_hex(4)
     if error is None:
         return Failure(reason, id)
+    # An error may raise anything when it is asked what it says.
     message = "(its message can't be shown)"
-    with suppress(Exception):
+    with suppress(BaseException):
         message = str(error)
     lines = "(its traceback can't be shown)"
-    with suppress(Exception):
+    with suppress(BaseException):
         lines = "".join(traceback.format_exception(error, limit=60))
     if len(lines) > TRACEBACK_WIDTH:
         half = TRACEBACK_WIDTH // 2

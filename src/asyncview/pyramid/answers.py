@@ -13,6 +13,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_zodbconn import get_connection
 
+from asyncview.body import BLOCK
 from asyncview.engine import Engine
 from asyncview.exceptions import NoSuchProcessError
 from asyncview.exceptions import QueueFull
@@ -35,7 +36,6 @@ from asyncview.pyramid.identity import view_identity
 from asyncview.pyramid.identity import visitor_of
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
-from asyncview.pyramid.tween import BLOCK
 from asyncview.store import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
