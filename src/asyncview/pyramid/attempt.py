@@ -55,7 +55,10 @@ class Attempt:
         request, ticket = self.request, self.ticket
         if ticket.ending is None:
             self.tm.registerSynch(self.watch)
-            self._judge(handler)
+            try:
+                self._judge(handler)
+            finally:
+                self._unwatch()
             if ticket.verdict is not None and ticket.verdict.status == COMPLETED:
                 self._on_end()
         else:
@@ -107,7 +110,7 @@ class Attempt:
                 return
             self.request.environ[START].store(self.request)
             outcome = captured.store(self.connection)
-            self.tm.unregisterSynch(self.watch)
+            self._unwatch()
             ticket.record(self.connection, outcome, self.engine.runner.clock())
             self._commit()
         finally:
@@ -180,6 +183,12 @@ class Attempt:
             return bool(self.tm.get().isRetryableError(error))
         except NoTransaction:
             return isinstance(error, TransientError)
+
+    def _unwatch(self) -> None:
+        # The managers have no other way to ask, and the watch is dead by its
+        # reference only when the last traceback is.
+        with suppress(KeyError):
+            self.tm.unregisterSynch(self.watch)
 
     def _begun(self) -> None:
         """A transaction, also after the job ended the one that it was given."""
