@@ -55,9 +55,7 @@ class Once(Counting):
 
 class Ending(Counting):
     def on_end(self, status):
-        self.context.ended.append(
-            (self.process_id, status, bool(self.request.tm.get()))
-        )
+        self.context.ended.append((self.process_id, status))
         get_connection(self.request).root()["ends"][self.process_id] = status
         if self.request.params.get("break"):
             raise ValueError("on_end is broken")
