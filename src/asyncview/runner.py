@@ -171,6 +171,8 @@ class Ticket:
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
+        # An error holds on to all that its frames held: request, files, objects.
+        self.verdict = None
 
     def __str__(self) -> str:
         owner = self.owner[1] if self.owner else "anonymous"
