@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-import threading
 from contextlib import contextmanager
 
 from pyramid.config import Configurator
@@ -130,5 +129,3 @@ def wait_ended(engine, ids):
         with engine.live.watching(job_id) as ended:
             if engine.executor.waiting(job_id) or job_id in engine.live:
                 assert ended.wait(120)
-
-

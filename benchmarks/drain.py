@@ -1,7 +1,7 @@
 """Queued no-op jobs drained (claim, replay, end), against two plain commits a job.
 
-    python benchmarks/drain.py            fsync as it is
-    python benchmarks/drain.py 0.002      seconds added to each fsync
+python benchmarks/drain.py            fsync as it is
+python benchmarks/drain.py 0.002      seconds added to each fsync
 """
 
 import os
@@ -93,10 +93,14 @@ def main():
         slow_down(added)
     _, size = drained(1)
     print(f"a drained job appends {size:.0f} bytes (claim, end, tidying)")
-    goals = {"1 thread": 0.95, "4 threads": 1.1} if added else {
-        "1 thread": 0.7,
-        "4 threads": 0.6,
-    }
+    goals = (
+        {"1 thread": 0.95, "4 threads": 1.1}
+        if added
+        else {
+            "1 thread": 0.7,
+            "4 threads": 0.6,
+        }
+    )
     compare(
         f"{JOBS} no-op jobs, fsync +{added * 1000:g} ms",
         "two plain commits a job",

@@ -30,8 +30,11 @@ def compare(
         for name, variant in variants.items():
             gc.collect()
             seen[name].append(variant())
-            print(f"\r{title}: round {number + 1} of {rounds} {name:40.40}", end="",
-                  file=sys.stderr)
+            print(
+                f"\r{title}: round {number + 1} of {rounds} {name:40.40}",
+                end="",
+                file=sys.stderr,
+            )
     print("\r" + " " * 100 + "\r", end="", file=sys.stderr)
     print(f"\n{title}\n{'-' * len(title)}")
     print(f"{'variant':46} {'ratio':>8} {'goal':>8}   {'median':>10} {'min':>10}")

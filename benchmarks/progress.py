@@ -1,6 +1,6 @@
 """A progress step, net of the loop, against tqdm's iterator.
 
-    python benchmarks/progress.py
+python benchmarks/progress.py
 """
 
 import os

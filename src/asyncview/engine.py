@@ -21,6 +21,7 @@ from asyncview.settings import Settings
 from asyncview.store import prepare
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.ticket import Brief
 
 log = logging.getLogger("asyncview")
 
@@ -87,11 +88,16 @@ class Engine:
                 atexit.register(self.close)
             self.pulse.start()
 
-    def submit(self, job_id: str) -> None:
+    def submit(self, job_id: str, brief: Brief | None = None) -> None:
         """Have a job run that has been committed.  Quick, and raises nothing."""
         try:
             self.start()
+            if brief is not None and self.executor.local:
+                self.runner.hand_over(brief)
             self.executor.submit(job_id)
+            # Once more: between the two the pulse may have found nothing to do, and
+            # would rest for half a lease.
+            self.start()
         except Exception:
             # The sweep finds it: a wake-up is a hint.
             log.exception("the wake-up of %s… got lost", job_id[:6])

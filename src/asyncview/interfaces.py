@@ -154,6 +154,8 @@ class IFront(Interface):
 class IExecutor(Interface):
     """Gets a job to a worker, soon."""
 
+    local = Attribute("Whether this process runs what is submitted here (bool)")
+
     def submit(job_id: str) -> None:
         """Have the job run.  The job is committed already; saying it twice is fine."""
 

@@ -58,7 +58,7 @@ def new_id() -> str:
     return secrets.token_urlsafe(24)
 
 
-class Failure(tuple):
+class Failure(tuple[str, ...]):
     """Why a job ended without a result: reason, error id, and the exception as text."""
 
     __slots__ = ()
@@ -101,7 +101,7 @@ class Job(Persistent):
         visitor: str | None,
         created: float,
         terms: Mapping[str, Any],
-        request: StoredRequest,
+        request: StoredRequest | None,
     ) -> None:
         self.id = id
         self.view = view
@@ -112,7 +112,7 @@ class Job(Persistent):
         self._terms = {n: v for n, v in terms.items() if v != TERMS[n]}
         self.state = State(request)
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (
             1,
             self.id,
@@ -125,7 +125,7 @@ class Job(Persistent):
             self.state,
         )
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         (
             _,
             self.id,
@@ -168,7 +168,7 @@ class State(Persistent):
         self.request = request
         self.changed: dict[str, Any] = {}
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (
             1,
             self.status,
@@ -188,7 +188,7 @@ class State(Persistent):
             self.deleted,
         )
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         (
             _,
             self.status,

@@ -4,6 +4,7 @@ It is an object of its own, so that writing it once a second costs a hundred byt
 whatever the job's request or result weigh, and conflicts with nothing.
 """
 
+from typing import Any
 from typing import NamedTuple
 
 from persistent import Persistent
@@ -44,7 +45,7 @@ def percentage(current: float | None, total: float | None) -> float | None:
     return round(min(max(100.0 * current / total, 0.0), 100.0), 1)
 
 
-def packed(snapshot: Snapshot) -> tuple:
+def packed(snapshot: Snapshot) -> tuple[Any, ...]:
     """The snapshot without the defaults at its end: each byte is written a second."""
     values = tuple(snapshot)
     size = len(values)
@@ -61,8 +62,8 @@ class Progress(Persistent):
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return packed(self.snapshot)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.snapshot = Snapshot(*state)

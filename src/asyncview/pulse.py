@@ -18,7 +18,6 @@ from asyncview.job import RUNNING
 from asyncview.job import Job
 from asyncview.progress import Snapshot
 from asyncview.runner import Runner
-from asyncview.runner import Ticket
 from asyncview.runner import give_up
 from asyncview.settings import Settings
 from asyncview.store import Entry
@@ -27,6 +26,7 @@ from asyncview.store import Store
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
+from asyncview.ticket import Ticket
 
 log = logging.getLogger("asyncview.pulse")
 
@@ -254,7 +254,8 @@ class Pulse:
         def change(connection: Connection) -> str | None:
             orphans.clear()
             store = store_of(connection, self.runner.name)
-            entry = None if store is None else store.find(id)
+            assert store is not None
+            entry = store.find(id)
             if entry is None or entry.job.state.status != RUNNING:
                 return None
             state = entry.job.state
@@ -264,7 +265,7 @@ class Pulse:
             if known is None or known[0] not in (beats, -2):
                 return None
             if entry.job.term("on_end") and state.request is not None:
-                orphans.append(Ticket(entry.job, str(state.worker), "", 0.0))
+                orphans.append(self.runner.orphan(entry.job))
             return give_up(connection, store, entry, INTERRUPTED, self.runner.clock())
 
         status = transact(self.runner.db, change)
@@ -281,6 +282,7 @@ class Pulse:
     def _expire(self, expired: list[tuple[int, str]]) -> None:
         def change(connection: Connection) -> None:
             store = store_of(connection, self.runner.name)
+            assert store is not None
             for expires, id in expired:
                 store.forget(expires, id)
 

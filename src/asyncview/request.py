@@ -1,6 +1,7 @@
 """The stored request: what a replay needs to be the same request again."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from persistent import Persistent
 from ZODB.blob import Blob
@@ -27,7 +28,7 @@ DROPPED = frozenset(
 )
 
 
-def freeze(environ: Mapping) -> dict[str, str]:
+def freeze(environ: Mapping[str, Any]) -> dict[str, str]:
     """The part of a WSGI environ that is kept: exact text under known names."""
     return {
         name: value
@@ -57,8 +58,8 @@ class StoredRequest(Persistent):
         self.size = size
         self.session = session
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (1, self.environ, self.body, self.size, self.session)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.environ, self.body, self.size, self.session = state

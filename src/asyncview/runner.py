@@ -7,16 +7,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
-from typing import BinaryIO
 
 from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 from ZODB.DB import DB
 
-from asyncview.body import Body
 from asyncview.dispatch import Gates
 from asyncview.dispatch import Live
 from asyncview.exceptions import Fenced
@@ -28,155 +25,28 @@ from asyncview.job import EXCEPTION
 from asyncview.job import INTERRUPTED
 from asyncview.job import NOT_REACHED
 from asyncview.job import QUEUED
-from asyncview.job import TERMS
 from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
-from asyncview.outcome import SMALL
-from asyncview.outcome import Content
-from asyncview.outcome import Outcome
 from asyncview.session import ProgressSession
 from asyncview.store import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
+from asyncview.ticket import Brief
+from asyncview.ticket import Ticket
+from asyncview.ticket import Verdict
 
 log = logging.getLogger("asyncview.job")
 
 #: From this attempt on a job has its context to itself (in its process).
 ALONE_FROM = 3
 
+#: Handed over jobs wait in memory, with bodies of up to 64 KiB: 16 MiB at most.
+BRIEFS = 256
+
 #: A traceback is for reading; the middle of a recursion is not.
 TRACEBACK_WIDTH = 16_000
-
-
-class Verdict:
-    """How an attempt ended, as the front saw it."""
-
-    def __init__(
-        self,
-        status: str,
-        reason: str = "",
-        error: BaseException | None = None,
-        response: "Captured | None" = None,
-        retry: bool = False,
-    ) -> None:
-        #: ``completed`` (recorded), ``dropped`` (completed, to be recorded without
-        #: the work), ``failed``, ``cancelled``, ``retry``, ``doubt`` or ``fenced``.
-        self.status = status
-        self.reason = reason
-        self.error = error
-        self.response = response
-        #: Whether doubt may end in a new attempt, if nothing was stored.
-        self.retry = retry
-
-
-class Captured:
-    """A response on its way into the database."""
-
-    def __init__(
-        self, status: str, headers: Iterable[tuple[str, str]], body: Body
-    ) -> None:
-        self.status = status
-        self.headers = tuple(headers)
-        self.body = body
-
-    def store(self, connection: Connection) -> Outcome:
-        body: Any = self.body.store(connection)
-        if isinstance(body, bytes) and len(body) > SMALL:
-            body = Content(body)
-        return Outcome(self.status, self.headers, body, self.body.size)
-
-
-class Ticket:
-    """One claim of a job, in plain memory: what the front needs, and what it says."""
-
-    #: The verdict of the attempt; None where the front never came to one.
-    verdict: Verdict | None = None
-    #: Whether ``__run__`` was entered in this attempt.
-    entered = False
-    #: Whether the job committed in the middle, in any attempt.
-    checkpointed = False
-    #: Set for the replay that is for ``on_end`` only.
-    ending: str | None = None
-
-    def __init__(self, job: Job, worker: str, token: str, queued: float) -> None:
-        stored = job.state.request
-        assert stored is not None
-        self.id = job.id
-        self.view = job.view
-        self.context = job.context
-        self.owner = job.owner
-        self.worker = worker
-        self.token = token
-        self.queued = queued
-        self.attempt = job.state.attempt
-        self.first = job.state.attempt
-        self.terms = dict(job._terms)
-        self.state_oid = job.state._p_oid
-        self.environ = dict(stored.environ)
-        self.size = stored.size
-        self.stored_session = stored.session
-        body = stored.body
-        self.data: bytes | None = body if isinstance(body, bytes) else None
-        self.file: BinaryIO | None = None
-        if not isinstance(body, bytes):
-            # Works after its connection is closed, and after a pack.
-            self.file = body.open("c")
-        self.begun = time.monotonic()
-        self.renew(job.state.attempt)
-
-    def renew(self, attempt: int) -> None:
-        """Nothing of the last attempt is left for the next."""
-        self.attempt = attempt
-        self.verdict = None
-        self.entered = False
-        self.changed: dict[str, Any] = {}
-        self.flashes: tuple[tuple[str, str], ...] = ()
-        self.session = ProgressSession(self.id, attempt)
-
-    def term(self, name: str) -> Any:
-        if name in self.changed:
-            return self.changed[name]
-        return self.terms.get(name, TERMS[name])
-
-    def refuse(self, why: str) -> None:
-        """Say why ``__run__`` will not be entered."""
-        self.verdict = Verdict("failed", NOT_REACHED, LookupError(why))
-
-    def state(self, connection: Connection) -> State:
-        """The job's state, if it is still this claim's; else raises Fenced."""
-        state: State = connection.get(self.state_oid)
-        state.check(self.token)
-        return state
-
-    def guard(self, connection: Connection) -> None:
-        """Make the transaction fail if the job is taken away before it commits."""
-        connection.readCurrent(self.state(connection))
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "changed": self.changed,
-            "flashes": self.flashes,
-            "keep_request": self.term("keep_request"),
-        }
-
-    def record(self, connection: Connection, outcome: Outcome, now: float) -> None:
-        """Record the outcome; the transaction is that of the work."""
-        self.session.take(now)
-        self.state(connection).complete(
-            outcome, self.session.snapshot, now, **self.facts()
-        )
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-        # An error holds on to all that its frames held: request, files, objects.
-        self.verdict = None
-
-    def __str__(self) -> str:
-        owner = self.owner[1] if self.owner else "anonymous"
-        return f"{self.id[:6]}… {self.view} of {owner}"
 
 
 class Runner:
@@ -200,6 +70,7 @@ class Runner:
         #: Set when the process wants to end: nothing waits any more.
         self.closing = threading.Event()
         self._gates = Gates()
+        self._briefs: dict[str, Brief] = {}
 
     # Claim
 
@@ -217,21 +88,30 @@ class Runner:
             cancelled = []
             store = store_of(connection, self.name)
             for id in ids:
-                entry = store.find(id) if store is not None else None
-                if entry is None or entry.job.state.status != QUEUED:
+                brief = self._briefs.get(id)
+                if brief is not None:
+                    # Who cancels a queued job of this process says so to its state.
+                    state: State = connection.get(brief.state_oid)
+                else:
+                    entry = store.find(id) if store is not None else None
+                    if entry is None:
+                        continue
+                    if entry.cancel:
+                        cancelled.append(id)
+                        continue
+                    state = entry.job.state
+                if state.status != QUEUED:
                     continue
-                if entry.cancel:
-                    cancelled.append(id)
-                    continue
-                state, now = entry.job.state, self.clock()
-                token = secrets.token_hex(8)
+                now, token = self.clock(), secrets.token_hex(8)
                 state.claim(self.worker, token, now)
-                tickets.append(
-                    Ticket(entry.job, self.worker, token, now - entry.job.created)
-                )
+                if brief is None:
+                    brief = Brief.of(entry.job)
+                tickets.append(Ticket(brief, self.worker, token, state.attempt, now))
             return cancelled
 
         try:
+            # Its connection goes back to the pool with the state in its cache, and
+            # is the one that the replay gets.
             for id in transact(self.db, change, sleep=self._pause):
                 self.cancel_queued(id)
         except TransientError:
@@ -242,8 +122,19 @@ class Runner:
                 mine = [t for t in tickets if self._is_mine(t, connection)]
             if not mine:
                 raise
-            return mine
+            tickets = mine
+        for id in ids:
+            self._briefs.pop(id, None)
         return tickets
+
+    def hand_over(self, brief: Brief) -> None:
+        """Tell what a claim would have to load; the first `BRIEFS` are remembered."""
+        if len(self._briefs) < BRIEFS:
+            self._briefs[brief.id] = brief
+
+    def orphan(self, job: Job) -> Ticket:
+        """For `finish`, where a job has ended that no worker of ours has."""
+        return Ticket(Brief.of(job), self.worker, "", job.state.attempt, self.clock())
 
     @staticmethod
     def _is_mine(ticket: Ticket, connection: Connection) -> bool:
@@ -265,7 +156,7 @@ class Runner:
             if entry is None or entry.job.state.status != QUEUED or not entry.cancel:
                 return False
             if entry.job.term("on_end"):
-                orphans.append(Ticket(entry.job, self.worker, "", 0.0))
+                orphans.append(self.orphan(entry.job))
             entry.job.state.cancel(
                 entry.snapshot,
                 self.clock(),
@@ -273,6 +164,7 @@ class Runner:
             )
             return True
 
+        self._briefs.pop(id, None)
         if transact(self.db, change):
             log.info("%.6s… was cancelled while it was queued", id)
             self.live.end(id)
@@ -329,7 +221,7 @@ class Runner:
     def _may_retry(self, ticket: Ticket) -> bool:
         if ticket.checkpointed and not ticket.term("restartable"):
             return False
-        return ticket.attempt - ticket.first + 1 < ticket.term("max_attempts")
+        return bool(ticket.attempt - ticket.first + 1 < ticket.term("max_attempts"))
 
     def _replay(self, ticket: Ticket) -> BaseException | None:
         alone = ticket.attempt - ticket.first + 1 >= ALONE_FROM
@@ -345,7 +237,7 @@ class Runner:
         while True:
             try:
                 with reading(self.db) as connection:
-                    state: State = connection.get(ticket.state_oid)
+                    state: State = connection.get(ticket.brief.state_oid)
                     if state.token != ticket.token or state.ended:
                         mine = state.token == ticket.token
                         done = mine and state.status == COMPLETED
@@ -416,7 +308,7 @@ class Runner:
             except Fenced:
                 # Also after doubt: then it is this very end that is in the way.
                 with reading(self.db) as connection:
-                    state: State = connection.get(ticket.state_oid)
+                    state: State = connection.get(ticket.brief.state_oid)
                     if state.token == ticket.token and state.ended:
                         return state.status
                 return "fenced"

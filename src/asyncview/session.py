@@ -104,7 +104,7 @@ class ProgressSession:
 
     def stop(self) -> None:
         """From now on every call raises JobCancelled."""
-        self.__class__ = StoppedSession  # type: ignore[assignment]
+        self.__class__ = StoppedSession
 
     def log(self, line: str) -> None:
         """Keep a line; the last `LOG_LINES` are shown."""

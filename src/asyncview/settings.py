@@ -25,8 +25,8 @@ def _text(value: Any) -> str:
 
 def _whole(value: Any) -> int:
     number = int(value)
-    if number < 1:
-        raise ValueError("must be 1 or more")
+    if number < 1 or (isinstance(value, float) and number != value):
+        raise ValueError("must be a whole number, 1 or more")
     return number
 
 
@@ -37,7 +37,7 @@ def _seconds(value: Any) -> float:
     return number
 
 
-def _seconds_or_none(value: Any) -> float:
+def _seconds_or_zero(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number) or number < 0:
         raise ValueError("must be a number of seconds, 0 or more")
@@ -86,20 +86,20 @@ class Settings:
     )
     poll_interval: float = _setting(5.0, _seconds, "seconds between the page's polls")
     grace: float = _setting(
-        0.3, _seconds_or_none, "seconds `processing` waits for a quick job"
+        0.3, _seconds_or_zero, "seconds `processing` waits for a quick job"
     )
     switch_interval: float = _setting(
-        0.0005, _seconds_or_none, "seconds; thread switching while jobs run; 0: alone"
+        0.0005, _seconds_or_zero, "seconds; thread switching while jobs run; 0: alone"
     )
     lease: float = _setting(
         60.0, _seconds, "seconds without a heartbeat until a worker is dead"
     )
-    keep: float = _setting(86400.0, _seconds_or_none, "seconds a finished job is kept")
+    keep: float = _setting(86400.0, _seconds_or_zero, "seconds a finished job is kept")
     keep_failed: float = _setting(
-        604800.0, _seconds_or_none, "seconds a failed job is kept"
+        604800.0, _seconds_or_zero, "seconds a failed job is kept"
     )
     drain: float = _setting(
-        10.0, _seconds_or_none, "seconds running jobs get at shutdown"
+        10.0, _seconds_or_zero, "seconds running jobs get at shutdown"
     )
     redirect_hosts: tuple[str, ...] = _setting(
         (), _words, "other hosts that success_url and error_url may name"

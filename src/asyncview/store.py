@@ -71,10 +71,10 @@ class Shard(Persistent):
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {id: _trimmed(entry) for id, entry in self.entries.items()}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.entries = {id: Entry(*entry) for id, entry in state.items()}
 
     def put(self, id: str, entry: Entry) -> None:
@@ -85,7 +85,9 @@ class Shard(Persistent):
         if self.entries.pop(id, None) is not None:
             self._p_changed = True
 
-    def _p_resolveConflict(self, old: dict, saved: dict, new: dict) -> dict:
+    def _p_resolveConflict(
+        self, old: dict[str, Any], saved: dict[str, Any], new: dict[str, Any]
+    ) -> dict[str, Any]:
         """Three-way merge by id, and within an entry by field.
 
         Only two jobs with one exclusive key are a true conflict.
@@ -117,7 +119,7 @@ class Shard(Persistent):
         return merged
 
 
-def _trimmed(entry: Entry) -> tuple:
+def _trimmed(entry: Entry) -> tuple[Any, ...]:
     size = 4
     while size > 1 and not entry[size - 1]:
         size -= 1
@@ -129,10 +131,10 @@ class Lease(Persistent):
 
     beats = 0
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return (self.beats,)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         (self.beats,) = state
 
 
@@ -244,7 +246,8 @@ def root_key(name: str) -> str:
 
 def store_of(connection: Connection, name: str) -> Store | None:
     """The application's registry as this connection sees it."""
-    return connection.root().get(root_key(name))
+    store: Store | None = connection.root().get(root_key(name))
+    return store
 
 
 def prepare(db: DB, name: str) -> None:

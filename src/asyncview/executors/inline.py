@@ -12,6 +12,8 @@ from asyncview.runner import Runner
 class InlineExecutor:
     """See `IExecutor`."""
 
+    local = True
+
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._stopped = False

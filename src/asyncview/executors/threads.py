@@ -20,6 +20,8 @@ PATIENCE = 1.0
 class ThreadExecutor:
     """See `IExecutor`."""
 
+    local = True
+
     def __init__(self, runner: Runner, threads: int) -> None:
         self._runner = runner
         self._size = threads
@@ -29,7 +31,7 @@ class ThreadExecutor:
         self._changed = threading.Condition()
         self._claiming = False
         self._hungry = 0
-        self._working = 0
+        self._working: set[Ticket] = set()
         self._stopped = False
         self._threads: list[threading.Thread] = []
 
@@ -94,7 +96,7 @@ class ThreadExecutor:
                 self._runner.run(ticket)
             finally:
                 with self._changed:
-                    self._working -= 1
+                    self._working.discard(ticket)
 
     def _next(self) -> Ticket | None:
         """A job that this thread has claimed, or None at the end.
@@ -119,12 +121,15 @@ class ThreadExecutor:
 
     def _take(self) -> Ticket:
         ticket = self._ready.popleft()
-        self._working += 1
+        self._working.add(ticket)
         return ticket
 
     def _claim(self) -> None:
         """Called with the lock, and gives it up while it commits."""
-        wanted = max(self._hungry, 1)
+        # A thread whose job is being committed is as good as free, and its claim
+        # costs nothing where there is one to share.
+        ending = sum(ticket.finishing for ticket in self._working)
+        wanted = max(self._hungry + ending - len(self._ready), 1)
         ids = [self._queue.popleft() for _ in range(min(wanted, len(self._queue)))]
         self._claiming = True
         tickets: list[Ticket] = []

@@ -8,7 +8,8 @@ from pyramid.response import Response
 
 from asyncview.exceptions import AsyncViewError
 from asyncview.job import Job
-from asyncview.pyramid import answers
+from asyncview.pyramid import errors
+from asyncview.pyramid import starts
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.facts import facts_of
 from asyncview.pyramid.facts import is_cross_site
@@ -34,7 +35,7 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
     facts: ViewFacts = facts_of(request)
     if not (facts.csrf or view.cross_site) and request.method not in SAFE_METHODS:
         if is_cross_site(request):
-            return answers.refuse(request)
+            return errors.refused(request)
     environ = request.environ
     start: Start | None = environ.get(START)
     if start is None or not (
@@ -50,10 +51,10 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
     if key is not None or settings.max_per_owner is not None:
         start.hold()
     if key is not None:
-        twin = answers.twin_of(request, key, owner)
+        twin = starts.twin_of(request, key, owner)
         if twin is not None:
             return twin
-    answers.check_limits(start.engine, owner)
+    starts.check_limits(request, owner)
     visitor = None if owner is not None else visitor_of(request, create=True)
     changes = {}
     if facts.csrf_possible(request):
@@ -71,7 +72,7 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
         request=None,
     )
     start.asked.append(Asked(job, key, request, view.context, pack(request), changes))
-    return answers.started(request, Entry(job))
+    return starts.started(request, Entry(job))
 
 
 def exclusive_key(view: Any) -> str | None:

@@ -26,9 +26,9 @@ from asyncview.pyramid.capture import capture
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import VIEW
-from asyncview.runner import Captured
-from asyncview.runner import Ticket
-from asyncview.runner import Verdict
+from asyncview.ticket import Captured
+from asyncview.ticket import Ticket
+from asyncview.ticket import Verdict
 
 log = logging.getLogger("asyncview.replay")
 
@@ -65,7 +65,7 @@ class Attempt:
             self._ended(handler)
         # Session and login cookies belong to live requests.
         request.response_callbacks.clear()
-        return Response(status=204)
+        return Response(status=204, headerlist=[], app_iter=())
 
     def _judge(self, handler: Handler) -> None:
         request = self.request
@@ -119,6 +119,7 @@ class Attempt:
 
     def _commit(self) -> None:
         """Work and outcome, together."""
+        self.ticket.finishing = True
         try:
             self.tm.commit()
         except BaseException as error:

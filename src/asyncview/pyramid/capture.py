@@ -13,7 +13,7 @@ from pyramid.security import forget
 from ZODB.DB import DB
 
 from asyncview.body import Body
-from asyncview.runner import Captured
+from asyncview.ticket import Captured
 
 log = logging.getLogger("asyncview.result")
 

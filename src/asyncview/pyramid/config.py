@@ -1,6 +1,7 @@
 """The configuration: include, directives, and what is refused with a sentence."""
 
 import inspect
+import re
 import signal
 import sys
 import threading
@@ -13,21 +14,26 @@ from pyramid.events import ApplicationCreated
 from pyramid.events import BeforeRender
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IDefaultCSRFOptions
+from pyramid.interfaces import IResponse
 from pyramid.interfaces import IRoutesMapper
 from pyramid.interfaces import ITweens
 from pyramid.tweens import EXCVIEW
 from pyramid.tweens import INGRESS
 from pyramid.viewderivers import VIEW as INNERMOST
 
-from asyncview.exceptions import NoSuchProcessError
-from asyncview.exceptions import QueueFull
-from asyncview.pyramid import answers
+from asyncview.exceptions import AsyncViewError
+from asyncview.interfaces import IExecutorFactory
+from asyncview.pyramid import errors
 from asyncview.pyramid import pages
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
 from asyncview.pyramid.results import to_response
+from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
+from asyncview.pyramid.start import JOB
+from asyncview.pyramid.status import never_by_http_cache
+from asyncview.pyramid.status import private
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings
@@ -53,6 +59,7 @@ def includeme(config: Configurator) -> None:
     except BadSetting as error:
         raise ConfigurationError(str(error)) from None
     site = config.registry.asyncview = Site(config.registry, settings)
+    site.executor = _executor(config, settings.executor)
 
     config.add_tween(OUTCOME_TWEEN, under=TM_TWEEN, over=EXCVIEW)
     config.action(None, lambda: _outermost(config), order=LAST)
@@ -63,8 +70,8 @@ def includeme(config: Configurator) -> None:
     config.add_translation_dirs("asyncview:locale/")
     config.add_static_view(pages.STATIC, "asyncview:static", cache_max_age=31536000)
     config.add_request_method(Jobs, "asyncview", reify=True)
-    config.add_exception_view(answers.no_such_process, context=NoSuchProcessError)
-    config.add_exception_view(answers.queue_full, context=QueueFull)
+    config.add_exception_view(errors.no_such_process, context=errors.INoSuchProcess)
+    config.add_exception_view(errors.queue_full, context=errors.IQueueFull)
     config.add_subscriber(pages.supply, BeforeRender)
     config.add_subscriber(lambda event: _created(site, event), ApplicationCreated)
     config.add_directive("add_async_view", add_async_view)
@@ -93,14 +100,19 @@ def add_async_view(
     """Register a `BaseAsyncView` and its subviews.
 
     By traversal under ``name``; or by URL dispatch at ``pattern``, with ``name`` as
-    the route's (the pattern's if None).  ``view_options`` are those of ``add_view``.
+    the route's (the pattern's if None).  ``view_options`` are those of ``add_view``;
+    ``factory`` is the routes'.
     """
     view = config.maybe_dotted(view)
+    if not _is_async(view):
+        raise ConfigurationError(f"add_async_view: {view!r} is no BaseAsyncView")
     if pattern is None:
         if not name:
             raise ConfigurationError("add_async_view needs a name or a pattern")
         config.add_view(view, name=name, **view_options)
         return
+    if "route_name" in view_options:
+        raise ConfigurationError("add_async_view makes the routes of a pattern itself")
     pattern = "/" + pattern.strip("/")
     route = name or pattern
     options = {
@@ -114,7 +126,28 @@ def add_async_view(
 
 def set_job_executor(config: Configurator, factory: Any) -> None:
     """Set what gets jobs to workers: an `IExecutorFactory`, or a dotted name of one."""
-    config.registry.asyncview.executor = config.maybe_dotted(factory)
+    site = config.registry.asyncview
+
+    def register() -> None:
+        site.executor = _executor(config, factory)
+
+    config.action("asyncview.executor", register)
+
+
+def _executor(config: Configurator, said: Any) -> IExecutorFactory:
+    """What a setting or a directive names."""
+    if isinstance(said, str) and said in EXECUTORS:
+        return EXECUTORS[said]
+    try:
+        factory = config.maybe_dotted(said)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(
+            f"asyncview.executor = {said!r}: it is none of"
+            f" {', '.join(sorted(EXECUTORS))}, and can't be imported: {error}"
+        ) from None
+    if not callable(factory):
+        raise ConfigurationError(f"asyncview.executor = {said!r} can't be called")
+    return factory
 
 
 # The view deriver
@@ -123,7 +156,7 @@ def set_job_executor(config: Configurator, factory: Any) -> None:
 def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
     """Tell a `BaseAsyncView` its facts, and convert what it returns."""
     cls = info.original_view
-    if not (inspect.isclass(cls) and issubclass(cls, BaseAsyncView)):
+    if not _is_async(cls):
         return view
     options = info.options
     _check_options(cls, options)
@@ -147,12 +180,23 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
                 del environ[FACTS]
             else:
                 environ[FACTS] = before
-        return to_response(request, result, renderer)
+        answer = to_response(request, result, renderer)
+        # A value is made an answer by the renderer, on the request's own response.
+        response = answer if IResponse.providedBy(answer) else request.response
+        if JOB not in environ:
+            private(response)
+        # What a job made says for itself whether it may be kept.
+        never_by_http_cache(response)
+        return answer
 
     return derived
 
 
 async_view.options = ("attr", "wrapper", "require_csrf")  # type: ignore[attr-defined]
+
+
+def _is_async(view: Any) -> bool:
+    return inspect.isclass(view) and issubclass(view, BaseAsyncView)
 
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:
@@ -184,17 +228,26 @@ def _outermost(config: Configurator) -> None:
     """Put the ingress tween over all others; refuse a chain without ours."""
     tweens = config.registry.queryUtility(ITweens)
     if tweens.explicit:
-        names = {name for name, _ in tweens.explicit}
-        missing = {INGRESS_TWEEN, OUTCOME_TWEEN} - names
-        if missing:
-            raise ConfigurationError(
-                "the setting pyramid.tweens names all tweens, and without these no job"
-                f" would ever end: {', '.join(sorted(missing))}"
-            )
+        _check_explicit([name for name, _ in tweens.explicit])
         return
     others = tuple(name for name in tweens.sorter.names if name != INGRESS_TWEEN)
     factory = config.maybe_dotted(INGRESS_TWEEN)
     tweens.add_implicit(INGRESS_TWEEN, factory, under=INGRESS, over=others)
+
+
+def _check_explicit(names: list[str]) -> None:
+    chain = [INGRESS_TWEEN, TM_TWEEN, OUTCOME_TWEEN, EXCVIEW]
+    missing = [name for name in chain if name not in names]
+    if missing:
+        raise ConfigurationError(
+            "the setting pyramid.tweens names all tweens, and without these no job"
+            f" would ever end: {', '.join(missing)}"
+        )
+    if sorted(chain, key=names.index) != chain:
+        raise ConfigurationError(
+            "the setting pyramid.tweens must have these in this order: "
+            + ", ".join(chain)
+        )
 
 
 def _routes_with_subpath(config: Configurator) -> None:
@@ -209,11 +262,11 @@ def _routes_with_subpath(config: Configurator) -> None:
     for item in config.introspector.get_category("views", default=()):
         view = item["introspectable"]
         callable_, route = view.get("callable"), view.get("route_name")
-        if route in patterns and inspect.isclass(callable_):
-            if issubclass(callable_, BaseAsyncView):
-                found.setdefault(patterns[route], set()).add(callable_)
+        if route in patterns and _is_async(callable_):
+            found.setdefault(patterns[route], set()).add(callable_)
     for pattern, classes in found.items():
-        if pattern.endswith("*subpath") or "traverse" in pattern:
+        # With a rest of the path that is traversed there is a subpath as well.
+        if re.search(r"\*subpath$|\*traverse$|\{traverse[:}]", pattern):
             continue
         missing = classes - found.get(f"{pattern.rstrip('/')}/*subpath", set())
         for cls in missing:
@@ -227,10 +280,10 @@ def _routes_with_subpath(config: Configurator) -> None:
 
 def _created(site: Site, event: ApplicationCreated) -> None:
     site.front.router = event.app
-    if not getattr(event.app.registry, "_zodb_databases", None):
-        raise ConfigurationError(
-            "asyncview keeps its jobs in the ZODB: set zodbconn.uri"
-        )
+    try:
+        site.check_database()
+    except AsyncViewError as error:
+        raise ConfigurationError(str(error)) from None
     if threading.current_thread() is threading.main_thread():
         # waitress has no handler for it, and without one nothing is drained.
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

@@ -8,6 +8,7 @@ from pyramid.csrf import LegacySessionCSRFStoragePolicy
 from pyramid.csrf import SessionCSRFStoragePolicy
 from pyramid.csrf import check_csrf_origin
 from pyramid.csrf import check_csrf_token
+from pyramid.csrf import get_csrf_token
 from pyramid.interfaces import ICSRFStoragePolicy
 from pyramid.interfaces import IDefaultCSRFOptions
 from pyramid.request import Request
@@ -52,8 +53,6 @@ def csrf_field(request: Request) -> tuple[str, str | None]:
     name = "csrf_token" if options is None else options.token or "csrf_token"
     if not ViewFacts.csrf_possible(request):
         return name, None
-    from pyramid.csrf import get_csrf_token
-
     return name, get_csrf_token(request)
 
 
@@ -65,12 +64,15 @@ def is_cross_site(request: Request) -> bool:
     if origin is None:
         return False
     # The scheme is not compared: behind a proxy that ends TLS we see another.
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return True
     netloc = parts.netloc.lower().removesuffix(DEFAULT_PORTS.get(parts.scheme, " "))
     host = request.host.lower()
     for port in DEFAULT_PORTS.values():
         host = host.removesuffix(port)
-    return netloc != host
+    return bool(netloc != host)
 
 
 def check_csrf(request: Request) -> bool:

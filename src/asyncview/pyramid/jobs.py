@@ -6,7 +6,7 @@ from pyramid.request import Request
 from pyramid_zodbconn import get_connection
 
 from asyncview.job import new_id
-from asyncview.pyramid.answers import engine_of
+from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
 from asyncview.store import Entry
@@ -27,7 +27,7 @@ class Jobs:
     def get_job(self, id: str) -> Entry | None:
         """A job of this user's (of anybody's for an admin), None if there is none."""
         store = self._store()
-        entry = None if store is None else store.find(id)
+        entry = store.find(id) if store is not None and isinstance(id, str) else None
         if entry is None or not self._may_see(entry):
             return None
         return entry

@@ -80,12 +80,16 @@ def page(
     request: Request, name: str, values: dict[str, Any], status: int = 200
 ) -> Response:
     """A stock page as a response."""
+    text = render(f"{TEMPLATES}{name}.pt", values, request)
     response = Response(
-        render(f"{TEMPLATES}{name}.pt", values, request),
+        # Some names of files have halves of surrogate pairs.
+        text.encode("utf-8", "replace"),
         status=status,
         content_type="text/html",
         charset="utf-8",
     )
+    # There are buttons on them, which another site must not have pressed.
+    response.headers["X-Frame-Options"] = "SAMEORIGIN"
     return private(response)
 
 

@@ -14,7 +14,7 @@ from asyncview.pyramid.start import JOB
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import Start
-from asyncview.runner import Ticket
+from asyncview.ticket import Ticket
 
 
 @implementer(IFront)
@@ -36,8 +36,8 @@ class PyramidFront:
         environ[JOB], environ[START] = ticket, start
         try:
             with self.router.request_context(environ) as request:
-                if ticket.stored_session is not None:
-                    session = ReplaySession(ticket.stored_session)
+                if ticket.brief.session is not None:
+                    session = ReplaySession(ticket.brief.session)
                     request.session = environ[SESSION] = session
                 tm = environ["tm.manager"] = request.tm
                 # pyramid_tm steps aside: it would decide after us.
@@ -58,15 +58,15 @@ class PyramidFront:
 
 def stored_environ(ticket: Ticket) -> dict[str, Any]:
     """A WSGI environ as PEP 3333 wants it, made anew for each attempt."""
-    environ: dict[str, Any] = dict(ticket.environ)
-    if ticket.file is not None:
-        ticket.file.seek(0)
-        body: Any = ticket.file
+    environ: dict[str, Any] = dict(ticket.brief.environ)
+    body: Any = ticket.brief.body
+    if isinstance(body, bytes):
+        body = BytesIO(body)
     else:
-        body = BytesIO(ticket.data or b"")
+        body.seek(0)
     environ.update(
         {
-            "CONTENT_LENGTH": str(ticket.size),
+            "CONTENT_LENGTH": str(ticket.brief.size),
             "wsgi.version": (1, 0),
             "wsgi.input": body,
             "wsgi.errors": sys.stderr,

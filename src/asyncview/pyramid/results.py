@@ -18,6 +18,8 @@ def to_response(request: Request, result: Any, renderer: Any) -> Any:
     if isinstance(result, (str, bytes)) and name not in TEXT_IS_A_VALUE:
         return as_body(request, result)
     if result is None and renderer is None:
+        if "response" not in request.__dict__:
+            return Response(status=204, headerlist=[], app_iter=())
         response = request.response
         if response.status_int == 200:
             response.status_int = 204

@@ -5,20 +5,25 @@ from typing import Any
 
 from pyramid.request import Request
 from pyramid.response import Response
-from pyramid.util import DottedNameResolver
+from ZODB.DB import DB
 
 from asyncview.engine import Engine
 from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
 from asyncview.executors import threads
-from asyncview.pyramid import answers
+from asyncview.interfaces import IExecutorFactory
+from asyncview.pyramid import starts
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
 from asyncview.pyramid.start import Start
 from asyncview.pyramid.status import Documents
 from asyncview.settings import Settings
 
-EXECUTORS = {"threads": threads.factory, "inline": inline.factory}
+#: By the names that the setting has for them.
+EXECUTORS: dict[str, IExecutorFactory] = {
+    "threads": threads.factory,
+    "inline": inline.factory,
+}
 
 
 class Site:
@@ -31,8 +36,8 @@ class Site:
         self.documents = Documents()
         #: Whether a GET may start a job, because some view says so.
         self.starts_on_get = False
-        #: What `set_job_executor` said.
-        self.executor: Any = None
+        #: What makes the engine's executor; the configuration says.
+        self.executor: IExecutorFactory = threads.factory
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
@@ -44,26 +49,24 @@ class Site:
     def _make(self) -> Engine:
         with self._lock:
             if self._engine is None:
-                databases = getattr(self._registry, "_zodb_databases", None) or {}
-                name = self.settings.database or ""
-                if name not in databases:
-                    missing = "zodbconn.uri" + (f".{name}" if name else "")
-                    raise AsyncViewError(
-                        f"asyncview keeps its jobs in the ZODB, and {missing} is not"
-                        " set"
-                    )
+                database = self.check_database()
                 self._engine = Engine(
-                    self.settings, databases[name], self.front, self._factory()
+                    self.settings, database, self.front, self.executor
                 )
             return self._engine
 
-    def _factory(self) -> Any:
-        said = self.executor or self.settings.executor
-        if callable(said):
-            return said
-        if said in EXECUTORS:
-            return EXECUTORS[said]
-        return DottedNameResolver(None).resolve(said)
+    def check_database(self) -> DB:
+        """The database of the jobs; AsyncViewError if nothing has opened it."""
+        databases = getattr(self._registry, "_zodb_databases", None) or {}
+        # The others are reached by the connection of the first.
+        for name in ("", self.settings.database or ""):
+            if name not in databases:
+                missing = "zodbconn.uri" + (f".{name}" if name else "")
+                raise AsyncViewError(
+                    f"asyncview keeps its jobs in the ZODB: set {missing}"
+                )
+        database: DB = databases[name]
+        return database
 
     def close(self, drain: float | None = None) -> None:
         """End jobs and pulse, then close the databases, in this order."""
@@ -79,5 +82,5 @@ class Site:
         """After a conflict of two exclusive starts: the answer for the second."""
         for asked in start.asked:
             if asked.key is not None:
-                return answers.twin_of(request, asked.key, owner_of(request))
+                return starts.twin_of(request, asked.key, owner_of(request))
         return None

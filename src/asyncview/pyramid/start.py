@@ -19,6 +19,7 @@ from asyncview.pyramid.identity import context_identity
 from asyncview.request import StoredRequest
 from asyncview.request import freeze
 from asyncview.store import store_of
+from asyncview.ticket import Brief
 
 #: In the environ of a replay: its `Ticket`.  No HTTP client can set such a key.
 JOB = "asyncview.job"
@@ -66,7 +67,7 @@ class Start:
         self._environ: dict[str, Any] | None = environ
         self._began = self.engine.ids.begin()
         self._reserved: list[str] = []
-        self._committed: list[Callable[[], None]] = []
+        self._stored: list[tuple[str, Brief | None]] = []
         self._held = False
         self.asked: list[Asked] = []
         #: Set by the outcome tween: what passes it again is a subrequest.
@@ -119,14 +120,19 @@ class Start:
                 "the registry of jobs was made after this transaction began; try again"
             )
         for asked in self.asked:
-            id = asked.job.id
+            job, brief = asked.job, None
             # An earlier attempt may have been stored, whatever its commit said.
-            if store.find(id) is None:
+            if store.find(job.id) is None:
                 self._complete(asked, request, connection)
-                store.add(asked.job, asked.key)
+                store.add(job, asked.key)
+                # Its oid is known now, and the objects are this connection's: from
+                # here on the worker gets plain values.
+                connection.add(job.state)
+                if isinstance(job.state.request.body, bytes):
+                    brief = Brief.of(job)
             # The hook itself must do next to nothing: its errors are swallowed,
             # and what it writes would poison a pooled connection.
-            request.tm.get().addAfterCommitHook(self._when_stored, (id,))
+            request.tm.get().addAfterCommitHook(self._when_stored, (job.id, brief))
 
     def _complete(self, asked: Asked, request: Request, connection: Any) -> None:
         context, asker = asked.context, asked.request
@@ -140,14 +146,14 @@ class Start:
         body, size = _stored_body(asker, connection)
         asked.job.state.request = StoredRequest(environ, body, size, asked.session)
 
-    def _when_stored(self, success: bool, id: str) -> None:
+    def _when_stored(self, success: bool, id: str, brief: Brief | None) -> None:
         if not success:
             return
         if self.running:
-            self._committed.append(lambda: self.engine.submit(id))
+            self._stored.append((id, brief))
         else:
             # Something outside of Pyramid (repoze.tm) ends the transaction.
-            self.engine.submit(id)
+            self.engine.submit(id, brief)
 
     def end(self) -> None:
         """The attempt is over, and so is its transaction."""
@@ -157,8 +163,8 @@ class Start:
         if self._held:
             self.engine.starting.release()
             self._held = False
-        for action in self._committed:
-            action()
+        for id, brief in self._stored:
+            self.engine.submit(id, brief)
 
 
 def _stored_body(request: Request, connection: Any) -> tuple[Any, int]:

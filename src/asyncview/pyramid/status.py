@@ -41,6 +41,9 @@ UNSAFE = _("Something went wrong.")
 #: More than a running job may show.
 NOT_YET = 99.9
 
+#: In JSON: what could end a script element, or a line of a script in old browsers.
+ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<\u2028\u2029"}
+
 
 def label_of(view: Any) -> Any:
     """What people call the view's jobs."""
@@ -78,6 +81,14 @@ def version_of(entry: Entry) -> int:
     return state.version + entry.snapshot.version + int(entry.cancel)
 
 
+def is_stopping(entry: Entry) -> bool:
+    """Whether the job was asked to stop, and has not ended yet.
+
+    The wish itself is forgotten soon after the end, so it must not be shown then.
+    """
+    return entry.cancel and not entry.job.state.ended
+
+
 def next_url(job: Job, base: str) -> str | None:
     """Where a browser goes when the job has ended; None before."""
     state = job.state
@@ -93,21 +104,21 @@ def links(base: str, id: str) -> dict[str, str]:
     return {name: f"{base}/{name}?process_id={id}" for name in SUBVIEWS}
 
 
-def document(request: Request, entry: Entry, base: str | None = None) -> dict[str, Any]:
+def document(request: Request, entry: Entry) -> dict[str, Any]:
     """The status document of DESIGN.md, 4.2: all keys, one type a key."""
     job, state, last = entry.job, entry.job.state, snapshot_of(entry)
-    base = own_url(request) if base is None else base
+    base = own_url(request)
     shown = shown_progress(entry)
     percent = last.share
     if state.status == COMPLETED:
         percent = 100.0 if shown == 100 and shown is not True else None
     elif percent is not None:
         percent = min(float(percent), NOT_YET)
-    cancelling = entry.cancel and not state.ended
+    stopping = is_stopping(entry)
     return {
         "completed": shown,
         "progress": shown,
-        "progress_message": _message(request, state.status, shown, cancelling),
+        "progress_message": _message(request, state.status, shown, stopping),
         "process_id": job.id,
         "status": state.status,
         "label": job.term("label"),
@@ -128,15 +139,15 @@ def document(request: Request, entry: Entry, base: str | None = None) -> dict[st
         "updated": iso(last.updated),
         "finished": iso(state.finished),
         "attempt": max(state.attempt, last.attempt),
-        "cancel_requested": entry.cancel,
+        "cancel_requested": stopping or state.status == CANCELLED,
         "error": _error(request, job),
         "next_url": next_url(job, base),
         "links": links(base, job.id),
     }
 
 
-def _message(request: Request, status: str, shown: Any, cancelling: bool) -> str:
-    if cancelling:
+def _message(request: Request, status: str, shown: Any, stopping: bool) -> str:
+    if stopping:
         text = STOPPING
     elif isinstance(shown, (int, float)) and not isinstance(shown, bool):
         text = _("${percent}% completed...", mapping={"percent": shown})
@@ -158,8 +169,11 @@ def _position(request: Request, job: Job) -> int | None:
     if job.state.status != QUEUED:
         return None
     engine: Engine = request.registry.asyncview.engine
+    if job._p_jar is None:
+        # About to be stored, and to be the last in the queue.
+        return engine.executor.queued()
     position = engine.executor.position(job.id)
-    if position is None and job._p_jar is not None:
+    if position is None:
         store = store_of(job._p_jar, engine.settings.name)
         if store is not None:
             position = sum(
@@ -195,9 +209,10 @@ def iso(seconds: float | None) -> str | None:
 
 
 def dumps(value: Any) -> bytes:
-    """Strict JSON: no NaN, and nothing that a script element could end on."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=True)
-    return text.replace("<", "\\u003c").encode("ascii")
+    """Strict JSON: no NaN, no half of a character, and no end of a script in it."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    # Some names of files have halves of surrogate pairs, which no parser need take.
+    return text.translate(ESCAPED).encode("utf-8", "replace")
 
 
 def etag_of(body: bytes) -> str:
@@ -217,7 +232,7 @@ class Documents:
         base = own_url(request)
         if state.status == QUEUED:
             # Its place in the queue changes with other records than its own.
-            body = dumps(document(request, entry, base))
+            body = dumps(document(request, entry))
             return body, etag_of(body)
         progress = entry.progress
         if progress is not None and not state.ended:
@@ -226,12 +241,12 @@ class Documents:
         serials = (
             state._p_serial,
             None if progress is None or state.ended else progress._p_serial,
-            entry.cancel,
+            is_stopping(entry),
         )
         kept = self._kept.get(key)
         if kept is not None and kept[0] == serials:
             return kept[1], kept[2]
-        body = dumps(document(request, entry, base))
+        body = dumps(document(request, entry))
         etag = etag_of(body)
         self._kept[key] = (serials, body, etag)
         while len(self._kept) > self._size:
@@ -245,14 +260,21 @@ def retry_after(request: Request) -> str:
     return str(max(1, math.ceil(settings.poll_interval)))
 
 
-def json_response(request: Request, value: Any, status: int = 200) -> Response:
-    response = Response(dumps(value), status=status, content_type="application/json")
-    response.charset = None
-    return private(response)
+def json_response(value: Any, status: int = 200) -> Response:
+    return private(json_body(dumps(value), status))
+
+
+def json_body(body: bytes, status: int = 200) -> Response:
+    """JSON as a response, which no browser takes for something else."""
+    response = Response(
+        body, status=status, content_type="application/json", charset=None
+    )
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 def private(response: Response, cache: str = "private, no-store") -> Response:
-    """Nobody else's, also where the view was registered with ``http_cache``."""
+    """Nobody else's; ``cache`` where the response does not say itself."""
     headers = response.headers
     headers.setdefault("Cache-Control", cache)
     headers.setdefault("Referrer-Policy", "same-origin")
@@ -260,6 +282,9 @@ def private(response: Response, cache: str = "private, no-store") -> Response:
     missing = [n for n in ("Cookie", "Accept-Language") if n.lower() not in vary]
     if missing and "*" not in vary:
         headers["Vary"] = ", ".join(filter(None, [headers.get("Vary"), *missing]))
-    # In this order: WebOb makes a new object for the header that is set.
-    response.cache_control.prevent_auto = True
     return response
+
+
+def never_by_http_cache(response: Response) -> None:
+    """Have Pyramid leave the response alone where the view has ``http_cache``."""
+    response.cache_control.prevent_auto = True

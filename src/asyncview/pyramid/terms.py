@@ -38,10 +38,11 @@ def terms_of(view: Any, names: Iterable[str] = SAID) -> dict[str, Any]:
 def said_anew(view: Any, before: dict[str, Any]) -> dict[str, Any]:
     """What a view says in or after ``__run__`` that it did not say at the POST."""
     # Plain class attributes are what they were at the POST.
-    names = vars(view).keys() | computed_names(type(view))
+    own, computed = vars(view), computed_names(type(view))
+    said = [name for name in RUNTIME if name in own or name in computed]
     return {
         name: value
-        for name, value in terms_of(view, names.intersection(RUNTIME)).items()
+        for name, value in terms_of(view, said).items()
         if value != before.get(name, TERMS[name])
     }
 

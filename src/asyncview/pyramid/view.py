@@ -18,9 +18,11 @@ from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FAILED
 from asyncview.job import Job
-from asyncview.pyramid import answers
+from asyncview.pyramid import errors
 from asyncview.pyramid import pages
 from asyncview.pyramid import status
+from asyncview.pyramid import subviews
+from asyncview.pyramid.access import find
 from asyncview.pyramid.asking import ask
 from asyncview.pyramid.facts import facts_of
 from asyncview.pyramid.identity import context_identity
@@ -30,10 +32,11 @@ from asyncview.pyramid.joblog import JobLog
 from asyncview.pyramid.results import as_body
 from asyncview.pyramid.start import JOB
 from asyncview.pyramid.start import VIEW
+from asyncview.pyramid.stored import stored_response
 from asyncview.pyramid.terms import said_anew
 from asyncview.pyramid.terms import terms_of
-from asyncview.runner import Ticket
 from asyncview.session import ProgressSession
+from asyncview.ticket import Ticket
 
 
 class BaseAsyncView:
@@ -120,12 +123,12 @@ class BaseAsyncView:
             # Once entered this address never starts or recurses.
             no_process = True
         if request.subpath and self.process_id is None:
-            return answers.subview(self)
+            return subviews.subview(self)
         if not no_process and self.run_process():
             has_on_end = type(self).on_end is not BaseAsyncView.on_end
             return ask(self, terms_of(self) | {"on_end": has_on_end})
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
-            return answers.method_not_allowed(request, "GET, HEAD, POST")
+            return errors.method_not_allowed(request, "GET, HEAD, POST")
         return self._page("initial_page", **kw)
 
     def _replayed(self, ticket: Ticket) -> Any:
@@ -227,7 +230,7 @@ class BaseAsyncView:
 
         NoSuchProcessError, ThreadDiedBeforeCompletionError, ProcessCancelledError.
         """
-        entry = answers.find(self, process_id)
+        entry = find(self, process_id)
         if output_json:
             return status.document(self.request, entry)
         raise_for(entry.job)
@@ -235,20 +238,19 @@ class BaseAsyncView:
 
     def processing(self, process_id: str) -> Any:
         """The processing page; a redirect to ``next_url`` when the job has ended."""
-        return answers.processing(self, process_id)
+        return subviews.processing(self, process_id)
 
     def result(self, process_id: str) -> Response | None:
         """The stored response, None if the job has not ended; errors as `completed`."""
-        entry = answers.find(self, process_id)
-        if not entry.job.state.ended:
-            return None
-        raise_for(entry.job)
-        return answers.stored_response(self.request, entry.job.state.outcome)
+        job = find(self, process_id).job
+        raise_for(job)
+        outcome = job.state.outcome
+        return None if outcome is None else stored_response(self.request, outcome)
 
     # Inside
 
     def _document(self, process_id: str) -> dict[str, Any]:
-        return status.document(self.request, answers.find(self, process_id))
+        return status.document(self.request, find(self, process_id))
 
     def _page(self, name: str, *args: Any, **kw: Any) -> Any:
         """A page that a class names: a method, or an asset spec relative to it."""
@@ -259,13 +261,13 @@ class BaseAsyncView:
             if not isinstance(result, (str, bytes)):
                 return result
             # Asked of a page a text is one, whatever it would be as a result.
-            return status.private(as_body(request, result, "text/html"))
+            return as_body(request, result, "text/html")
         helper = RendererHelper(
             name=page, package=_package(self, name), registry=request.registry
         )
         if args:
             kw["process_id"] = args[0]
-        return status.private(helper.render_view(request, kw, self, self.context))
+        return helper.render_view(request, kw, self, self.context)
 
 
 def raise_for(job: Job) -> None:

@@ -1,0 +1,100 @@
+"""Which job a request asks for, and whether its caller may see it."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.request import Request
+from pyramid_zodbconn import get_connection
+
+from asyncview.engine import Engine
+from asyncview.exceptions import NoSuchProcessError
+from asyncview.pyramid.identity import context_identity
+from asyncview.pyramid.identity import is_admin
+from asyncview.pyramid.identity import is_owner
+from asyncview.pyramid.identity import view_identity
+from asyncview.store import Entry
+from asyncview.store import Store
+from asyncview.store import reading
+from asyncview.store import store_of
+
+WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class BadProcessId(Exception):
+    """The request has no process_id, or what it has can't be one."""
+
+
+def engine_of(request: Request) -> Engine:
+    engine: Engine = request.registry.asyncview.engine
+    return engine
+
+
+def find(view: Any, process_id: Any) -> Entry:
+    """The job with this id, of this view and context, of this caller.
+
+    NoSuchProcessError for any other: what is not theirs does not exist.
+    """
+    settings = engine_of(view.request).settings
+    connection = get_connection(view.request, settings.database)
+    return _permitted(view, store_of(connection, settings.name), process_id)
+
+
+@contextmanager
+def found_now(view: Any, process_id: Any) -> Iterator[Entry]:
+    """As `find`, from the database as it is now, not as when the request began."""
+    engine = engine_of(view.request)
+    with reading(engine.db) as connection:
+        store = store_of(connection, engine.settings.name)
+        yield _permitted(view, store, process_id)
+
+
+def _permitted(view: Any, store: Store | None, process_id: Any) -> Entry:
+    request, context = view.request, view.context
+    entry: Entry | None = None
+    if store is not None and isinstance(process_id, str):
+        entry = store.find(process_id)
+    if (
+        entry is None
+        or entry.job.view != view_identity(request)
+        or entry.job.context != context_identity(context)
+        or not (
+            is_owner(request, entry.job)
+            or is_admin(request, context, engine_of(request).settings.admin_permission)
+        )
+    ):
+        raise NoSuchProcessError(process_id)
+    return entry
+
+
+def check_readable(request: Request) -> None:
+    """Raise HTTPBadRequest for a query or a form that can't be decoded.
+
+    Pyramid's own, without a page of ours: to choose a language the query is read.
+    """
+    try:
+        request.GET.keys()
+        if request.method == "POST":
+            request.POST.keys()
+    except (ValueError, EOFError):
+        raise HTTPBadRequest() from None
+
+
+def process_id_of(request: Request) -> str:
+    """The request's process_id, from the query, for POSTs also from the body."""
+    id = request.GET.get("process_id")
+    if id is None and request.method == "POST":
+        id = request.POST.get("process_id")
+    if not isinstance(id, str) or not WELL_FORMED.fullmatch(id):
+        raise BadProcessId()
+    return id
+
+
+def is_api(request: Request) -> bool:
+    """Whether the caller wants documents rather than pages."""
+    if "respond-async" in request.headers.get("Prefer", "").lower():
+        return True
+    accept = request.headers.get("Accept", "").lower()
+    return "application/json" in accept and "text/html" not in accept

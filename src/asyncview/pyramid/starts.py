@@ -1,0 +1,82 @@
+"""The answers to a request that starts a job, or would start one too many."""
+
+from typing import Any
+
+from pyramid.httpexceptions import HTTPSeeOther
+from pyramid.request import Request
+from pyramid.response import Response
+
+from asyncview.engine import Engine
+from asyncview.exceptions import QueueFull
+from asyncview.i18n import _
+from asyncview.job import QUEUED
+from asyncview.pyramid import status
+from asyncview.pyramid.access import engine_of
+from asyncview.pyramid.access import is_api
+from asyncview.pyramid.errors import wrong
+from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.identity import visitor_of
+from asyncview.pyramid.status import json_response
+from asyncview.pyramid.status import private
+from asyncview.store import Entry
+from asyncview.store import reading
+from asyncview.store import store_of
+
+
+def started(request: Request, entry: Entry) -> Response:
+    """A job was asked for, or one is there already: where to look."""
+    base = own_url(request)
+    if not is_api(request):
+        return private(HTTPSeeOther(f"{base}/processing?process_id={entry.job.id}"))
+    doc = status.document(request, entry)
+    response = json_response(doc, 202)
+    response.headers["Location"] = f"{doc['links']['completed']}&output_json=1"
+    response.headers["Retry-After"] = status.retry_after(request)
+    return response
+
+
+def twin_of(request: Request, key: str, owner: Any) -> Response | None:
+    """The answer where a job with the exclusive ``key`` is queued or running."""
+    engine = engine_of(request)
+    with reading(engine.db) as connection:
+        store = store_of(connection, engine.settings.name)
+        holder = None if store is None else store.holder(key)
+        if holder is None:
+            return None
+        visitor = None if owner is not None else visitor_of(request)
+        if (holder.job.owner, holder.job.visitor) == (owner, visitor):
+            return started(request, holder)
+    response = wrong(
+        request,
+        409,
+        _("Too many jobs"),
+        _("Somebody else is doing this at the moment. Please try again later."),
+    )
+    response.headers["Retry-After"] = status.retry_after(request)
+    return response
+
+
+def check_limits(request: Request, owner: Any) -> None:
+    """Raise QueueFull where there are too many jobs already."""
+    engine: Engine = engine_of(request)
+    settings = engine.settings
+    visitor = None if owner is not None else visitor_of(request)
+    with reading(engine.db) as connection:
+        store = store_of(connection, settings.name)
+        if store is None:
+            return
+        if store.crowd() >= settings.max_queued:
+            states = (each.job.state.status for each in store.unfinished())
+            if sum(1 for state in states if state == QUEUED) >= settings.max_queued:
+                raise QueueFull("there are asyncview.max_queued jobs in the queue")
+        # Without a session nobody knows which of the anonymous this is.
+        if settings.max_per_owner is None or owner is visitor is None:
+            return
+        mine = sum(
+            1
+            for each in store.unfinished()
+            if (each.job.owner, each.job.visitor) == (owner, visitor)
+            and not each.job.state.ended
+        )
+        if mine >= settings.max_per_owner:
+            raise QueueFull("the owner has asyncview.max_per_owner jobs", status=429)

@@ -1,0 +1,188 @@
+"""One claim of a job, in plain memory: what the front needs of it, and what it says."""
+
+import time
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+from typing import BinaryIO
+from typing import NamedTuple
+
+from ZODB.blob import Blob
+from ZODB.Connection import Connection
+
+from asyncview.body import Body
+from asyncview.job import NOT_REACHED
+from asyncview.job import TERMS
+from asyncview.job import Job
+from asyncview.job import State
+from asyncview.outcome import SMALL
+from asyncview.outcome import Content
+from asyncview.outcome import Outcome
+from asyncview.session import ProgressSession
+
+
+class Brief(NamedTuple):
+    """What a worker is told of a job; plain values, of which no thread owns any.
+
+    The process that took the POST may hand it over in memory, so that its worker
+    need not load four records to claim one job.
+    """
+
+    id: str
+    view: str
+    context: bytes | None
+    owner: tuple[str, str] | None
+    created: float
+    terms: Mapping[str, Any]
+    state_oid: bytes
+    environ: Mapping[str, str]
+    size: int
+    session: bytes | None
+    body: bytes | BinaryIO
+
+    @classmethod
+    def of(cls, job: Job) -> "Brief":
+        """From the records; opens the body's file where it is a blob."""
+        stored = job.state.request
+        assert stored is not None
+        body = stored.body
+        if isinstance(body, Blob):
+            # The handle works after its connection is closed, and after a pack.
+            body = body.open("c")
+        return cls(
+            job.id,
+            job.view,
+            job.context,
+            job.owner,
+            job.created,
+            dict(job._terms),
+            job.state._p_oid,
+            dict(stored.environ),
+            stored.size,
+            stored.session,
+            body,
+        )
+
+
+class Verdict:
+    """How an attempt ended, as the front saw it."""
+
+    def __init__(
+        self,
+        status: str,
+        reason: str = "",
+        error: BaseException | None = None,
+        response: "Captured | None" = None,
+        retry: bool = False,
+    ) -> None:
+        #: ``completed`` (recorded), ``dropped`` (completed, to be recorded without
+        #: the work), ``failed``, ``cancelled``, ``retry``, ``doubt`` or ``fenced``.
+        self.status = status
+        self.reason = reason
+        self.error = error
+        self.response = response
+        #: Whether doubt may end in a new attempt, if nothing was stored.
+        self.retry = retry
+
+
+class Captured:
+    """A response on its way into the database."""
+
+    def __init__(
+        self, status: str, headers: Iterable[tuple[str, str]], body: Body
+    ) -> None:
+        self.status = status
+        self.headers = tuple(headers)
+        self.body = body
+
+    def store(self, connection: Connection) -> Outcome:
+        body: Any = self.body.store(connection)
+        if isinstance(body, bytes) and len(body) > SMALL:
+            body = Content(body)
+        return Outcome(self.status, self.headers, body, self.body.size)
+
+
+class Ticket:
+    """One claim of a job, in plain memory: what the front needs, and what it says."""
+
+    #: The verdict of the attempt; None where the front never came to one.
+    verdict: Verdict | None = None
+    #: Whether ``__run__`` was entered in this attempt.
+    entered = False
+    #: Whether the job committed in the middle, in any attempt.
+    checkpointed = False
+    #: Set for the replay that is for ``on_end`` only.
+    ending: str | None = None
+    #: Set while the transaction that ends the job commits.
+    finishing = False
+
+    def __init__(
+        self, brief: Brief, worker: str, token: str, attempt: int, now: float
+    ) -> None:
+        self.brief = brief
+        self.id = brief.id
+        self.view = brief.view
+        self.context = brief.context
+        self.owner = brief.owner
+        self.terms = brief.terms
+        self.worker = worker
+        self.token = token
+        self.queued = now - brief.created
+        self.first = attempt
+        self.begun = time.monotonic()
+        self.renew(attempt)
+
+    def renew(self, attempt: int) -> None:
+        """Nothing of the last attempt is left for the next."""
+        self.attempt = attempt
+        self.verdict = None
+        self.entered = False
+        self.finishing = False
+        self.changed: dict[str, Any] = {}
+        self.flashes: tuple[tuple[str, str], ...] = ()
+        self.session = ProgressSession(self.id, attempt)
+
+    def term(self, name: str) -> Any:
+        if name in self.changed:
+            return self.changed[name]
+        return self.terms.get(name, TERMS[name])
+
+    def refuse(self, why: str) -> None:
+        """Say why ``__run__`` will not be entered."""
+        self.verdict = Verdict("failed", NOT_REACHED, LookupError(why))
+
+    def state(self, connection: Connection) -> State:
+        """The job's state, if it is still this claim's; else raises Fenced."""
+        state: State = connection.get(self.brief.state_oid)
+        state.check(self.token)
+        return state
+
+    def guard(self, connection: Connection) -> None:
+        """Make the transaction fail if the job is taken away before it commits."""
+        connection.readCurrent(self.state(connection))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "changed": self.changed,
+            "flashes": self.flashes,
+            "keep_request": self.term("keep_request"),
+        }
+
+    def record(self, connection: Connection, outcome: Outcome, now: float) -> None:
+        """Record the outcome; the transaction is that of the work."""
+        self.session.take(now)
+        self.state(connection).complete(
+            outcome, self.session.snapshot, now, **self.facts()
+        )
+
+    def close(self) -> None:
+        """Close the body's file, and let go of the last attempt."""
+        body = self.brief.body
+        if not isinstance(body, bytes):
+            body.close()
+        # An error holds on to all that its frames held: request, files, objects.
+        self.verdict = None
+
+    def __str__(self) -> str:
+        owner = self.owner[1] if self.owner else "anonymous"
+        return f"{self.id[:6]}… {self.view} of {owner}"
