@@ -13,6 +13,21 @@ import asyncview
 PATIENCE = 30.0
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--browser",
+        action="store_true",
+        help="run tests/browser too: needs Playwright, Chromium and axe-core",
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    # Not skipped: what is asked for must run, and what is not is no news.
+    if collection_path.name == "browser" and not config.getoption("--browser"):
+        return True
+    return None
+
+
 class Site:
     """An application on a FileStorage with blobs, and a browser for it."""
 
@@ -63,6 +78,16 @@ class Site:
 @pytest.fixture
 def make_site(tmp_path):
     """Makes applications; the argument of the call configures them."""
+    yield from sites_under(lambda: tmp_path)
+
+
+@pytest.fixture(scope="module")
+def make_shared_site(tmp_path_factory):
+    """The same for what all tests of a module share, each on its own storage."""
+    yield from sites_under(lambda: tmp_path_factory.mktemp("shared"))
+
+
+def sites_under(directory):
     made = []
 
     def make(configure=None, root_factory=None, storage=None, **settings):
@@ -71,8 +96,9 @@ def make_site(tmp_path):
         # Only what is waited for ends quickly: most tests do not want the page.
         settings.setdefault("asyncview.grace", "0")
         settings.setdefault("asyncview.progress_interval", "0.02")
+        path = directory()
         settings["zodbconn.uri"] = storage or (
-            f"file://{tmp_path}/Data.fs?blobstorage_dir={tmp_path}/blobs"
+            f"file://{path}/Data.fs?blobstorage_dir={path}/blobs"
         )
         config = Configurator(settings=settings, root_factory=root_factory or root_of)
         config.include("asyncview")

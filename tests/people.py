@@ -2,12 +2,12 @@
 
 import threading
 
+from conftest import PATIENCE
+from conftest import eventually
 from pyramid.httpexceptions import HTTPForbidden
 
 from asyncview import BaseAsyncView
 from asyncview import JobCancelled
-
-PATIENCE = 30.0
 
 
 class Policy:
@@ -43,8 +43,9 @@ class Work(BaseAsyncView):
         registry = self.request.registry
         if mode == "running":
             self.progress.update(1, 4, "On it")
+            gate = registry.gate
             registry.entered.release()
-            while not registry.gate.wait(0.01):
+            while not gate.wait(0.01):
                 self.progress.update()
         elif mode == "failed":
             raise ZeroDivisionError("a secret")
@@ -55,11 +56,20 @@ class Work(BaseAsyncView):
         return f"it is {mode}"
 
 
-def working(config, gate):
+def working(config, gate=None):
     """Configure an application with `Work` under /work."""
-    config.registry.gate = gate
+    config.registry.gate = gate or threading.Event()
     config.registry.entered = threading.Semaphore(0)
     config.add_async_view(Work, "work")
+
+
+def let_go(site):
+    """Have all jobs of a `working` application end, and hold those to come."""
+    registry, engine = site.registry, site.engine
+    registry.gate.set()
+    eventually(lambda: not (engine.executor.busy() or len(engine.live)))
+    registry.gate = threading.Event()
+    registry.entered = threading.Semaphore(0)
 
 
 def job_that_is(site, mode, app=None, path="/work", **kw):

@@ -1,7 +1,8 @@
 """The first job of a process is seen as soon as any other."""
 
-from asyncview import BaseAsyncView
 from conftest import eventually
+
+from asyncview import BaseAsyncView
 
 
 def test_progress_of_the_first_job_is_seen_at_once(make_site, gate):

@@ -1,11 +1,17 @@
 """Every address of a view, for browsers and for API clients, at every stage."""
 
 import json
+import threading
 
 import pytest
+from conftest import eventually
 from people import Work
 from people import job_that_is
+from people import let_go
 from people import working
+
+from asyncview.store import reading
+from asyncview.store import store_of
 
 SUBVIEWS = ["processing", "completed", "result", "events", "cancel", "delete"]
 READING = SUBVIEWS[:4]
@@ -13,9 +19,15 @@ API = {"Accept": "application/json"}
 ENDS = ["completed", "failed", "aborted", "cancelled"]
 
 
+@pytest.fixture(scope="module")
+def shared(make_shared_site):
+    return make_shared_site(working)
+
+
 @pytest.fixture
-def site(make_site, gate):
-    return make_site(lambda config: working(config, gate))
+def site(shared):
+    yield shared
+    let_go(shared)
 
 
 def address(subview, process_id):
@@ -34,16 +46,29 @@ def assert_private(response, cache="private, no-store"):
     assert "Expires" not in response.headers
 
 
+NO_ID = [
+    "",
+    "?process_id=",
+    "?process_id=a%20b",
+    "?process_id=%00",
+    "?process_id=%22%3E%3Cb%3E",
+    "?process_id=..%2F..",
+    "?process_id=" + 65 * "a",
+    "?id=abc",
+]
+
 # The view itself
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_get_shows_the_first_page_and_starts_nothing(site, method):
+def test_a_get_shows_the_first_page_and_starts_nothing(make_site, method):
+    site = make_site(working)
     response = site.app.request("/work", method=method, status=200)
     assert response.content_type == "text/html"
     assert ("<form" in response.text) == (method == "GET")
     assert_private(response)
-    assert site.db.open().root().get("asyncview:tests") is None
+    with reading(site.db) as connection:
+        assert store_of(connection, "tests") is None
 
 
 def test_a_browser_that_starts_a_job_is_sent_to_its_page(site):
@@ -88,7 +113,7 @@ def test_who_takes_pages_is_a_browser(site, headers):
     site.app.post("/work", headers=headers, status=303)
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_the_view_answers_no_other_methods(site, method):
     response = site.app.request("/work", method=method, status=405)
     assert response.headers["Allow"] == "GET, HEAD, POST"
@@ -140,10 +165,7 @@ def test_a_method_that_is_not_allowed_is_said_in_the_callers_language(site):
 
 
 @pytest.mark.parametrize("subview", SUBVIEWS)
-@pytest.mark.parametrize(
-    "query", ["", "?process_id=", "?process_id=a%20b", "?process_id=%00", "?process_id=%22%3E%3Cb%3E",
-              "?process_id=" + 65 * "a", "?process_id=..%2F..", "?id=abc"]
-)  # fmt: skip
+@pytest.mark.parametrize("query", NO_ID)
 def test_a_process_id_that_none_can_be_is_a_bad_request(site, subview, query):
     method = "POST" if subview in ("cancel", "delete") else "GET"
     url = f"/work/{subview}{query}"
@@ -157,10 +179,8 @@ def test_a_process_id_that_none_can_be_is_a_bad_request(site, subview, query):
     assert_private(page)
 
 
-@pytest.mark.parametrize("subview", SUBVIEWS)
+@pytest.mark.parametrize("subview", ["cancel", "delete"])
 def test_an_uploaded_file_is_no_process_id(site, subview):
-    if subview in READING:
-        pytest.skip("these take no form")
     upload = [("process_id", "name", b"content")]
     site.app.post(f"/work/{subview}", upload_files=upload, status=400)
 
@@ -180,8 +200,7 @@ def test_a_head_is_a_get_without_a_body(site, subview):
     assert headed.headers == got.headers
 
 
-@pytest.mark.parametrize("subview", READING)
-def test_http_cache_of_the_view_is_not_for_its_jobs(make_site, gate, subview):
+def test_http_cache_of_the_view_is_not_for_its_jobs(make_site, gate):
     def configure(config):
         working(config, gate)
         config.add_async_view(Work, "cached", http_cache=3600)
@@ -189,15 +208,16 @@ def test_http_cache_of_the_view_is_not_for_its_jobs(make_site, gate, subview):
     site = make_site(configure)
     for mode in ("running", "completed"):
         process_id = job_that_is(site, mode, path="/cached")
-        for query in ("", "&output_json=1"):
-            url = f"/cached/{subview}?process_id={process_id}{query}"
+        for subview in (*READING, "completed?output_json=1&"):
+            separator = "" if subview.endswith("&") else "?"
+            url = f"/cached/{subview}{separator}process_id={process_id}"
             response = site.app.get(url)
             assert response.headers["Cache-Control"].startswith("private, no-")
             assert "Expires" not in response.headers
     assert_private(site.app.get("/cached"))
 
 
-def test_the_page_of_a_renderer_is_private_as_well(make_site, gate):
+def test_the_page_of_a_renderer_is_private_as_well(make_site):
     class Shown(Work):
         def initial_page(self, **kw):
             return {"some": "page"}
@@ -276,18 +296,16 @@ def test_processing_leads_to_the_result_at_the_end(site, mode):
     assert_private(response)
 
 
-def test_processing_waits_a_moment_for_a_quick_job(make_site, gate):
-    site = make_site(lambda config: working(config, gate), **{"asyncview.grace": "30"})
+def test_processing_waits_a_moment_for_a_quick_job(make_site):
+    site = make_site(working, **{"asyncview.grace": "30"})
     process_id = job_that_is(site, "running")
     waiting = site.engine.live.grace
 
     # Opened by another thread as soon as this one waits.
-    import threading
-
     def open_gate():
         while not waiting.locked():
             threading.Event().wait(0.005)
-        gate.set()
+        site.registry.gate.set()
 
     thread = threading.Thread(target=open_gate, daemon=True)
     thread.start()
@@ -310,8 +328,6 @@ def test_only_one_request_of_a_process_waits_for_a_quick_job(make_site, gate):
 def test_completed_is_text(site):
     process_id = job_that_is(site, "running")
     url = address("completed", process_id)
-    from conftest import eventually
-
     eventually(lambda: site.app.get(url).text == "25")
     response = site.app.get(url)
     assert response.content_type == "text/plain"

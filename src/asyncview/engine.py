@@ -109,6 +109,7 @@ class Engine:
             session.stop()
             return
         self.runner.cancel_queued(job_id)
+        self.executor.withdraw(job_id)
         self.start()
 
     def buried(self, job_id: str) -> None:

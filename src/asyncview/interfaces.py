@@ -159,6 +159,9 @@ class IExecutor(Interface):
     def submit(job_id: str) -> None:
         """Have the job run.  The job is committed already; saying it twice is fine."""
 
+    def withdraw(job_id: str) -> None:
+        """Forget a job that has ended while it waited; those behind move up."""
+
     def waiting(job_id: str) -> bool:
         """Whether this process will run the job, or is just claiming it."""
 

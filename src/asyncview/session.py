@@ -44,7 +44,9 @@ class ProgressSession:
         "id",
     )
 
-    def __init__(self, id: str | None = None, attempt: int = 1) -> None:
+    def __init__(
+        self, id: str | None = None, attempt: int = 1, version: int = 0
+    ) -> None:
         self.id = id
         self._attempt = attempt
         self._current: Any = None
@@ -53,7 +55,8 @@ class ProgressSession:
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._highest = 0.0
         self._numeric = False
-        self._last = Snapshot(attempt=attempt)
+        # Also for a new attempt versions only grow: clients go by them.
+        self._last = Snapshot(version=version, attempt=attempt)
 
     # These are called a million times: no clock, no lock, no I/O, and no look at a
     # flag either: `stop` changes the class instead.

@@ -179,6 +179,24 @@ class Store(Persistent):
                 return entry
         return None
 
+    def spent(self, key: str) -> list[str]:
+        """Ids of the jobs that have ended and stand here with an exclusive key."""
+        entries = self.shards[shard_of(key)].entries
+        return [
+            id
+            for id, each in entries.items()
+            if each.key == key and each.job.state.ended
+        ]
+
+    def free(self, key: str) -> None:
+        """Take an exclusive key from the jobs that have ended.
+
+        Or a start whose transaction began before theirs would conflict with them.
+        """
+        shard = self.shards[shard_of(key)]
+        for id in self.spent(key):
+            shard.put(id, shard.entries[id]._replace(key=None))
+
     def ask_cancel(self, id: str) -> None:
         shard = self.shard(id)
         entry = shard.entries.get(id)

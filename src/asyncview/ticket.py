@@ -130,6 +130,7 @@ class Ticket:
         self.queued = now - brief.created
         self.first = attempt
         self.begun = time.monotonic()
+        self.session = ProgressSession(self.id)
         self.renew(attempt)
 
     def renew(self, attempt: int) -> None:
@@ -140,7 +141,8 @@ class Ticket:
         self.finishing = False
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
-        self.session = ProgressSession(self.id, attempt)
+        shown = self.session.snapshot.version
+        self.session = ProgressSession(self.id, attempt, shown)
 
     def term(self, name: str) -> Any:
         if name in self.changed:

@@ -39,6 +39,9 @@ class InlineExecutor:
         for ticket in self._runner.claim([job_id]):
             self._runner.run(ticket)
 
+    def withdraw(self, job_id: str) -> None:
+        """See `IExecutor`."""
+
     def position(self, job_id: str) -> int | None:
         """See `IExecutor`."""
         return None

@@ -57,6 +57,13 @@ class ThreadExecutor:
         self._threads.append(thread)
         thread.start()
 
+    def withdraw(self, job_id: str) -> None:
+        """See `IExecutor`."""
+        with self._changed:
+            if job_id in self._queue:
+                self._queue.remove(job_id)
+                self._known.discard(job_id)
+
     def position(self, job_id: str) -> int | None:
         """See `IExecutor`."""
         with self._changed:

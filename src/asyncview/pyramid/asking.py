@@ -54,6 +54,7 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
         twin = starts.twin_of(request, key, owner)
         if twin is not None:
             return twin
+        starts.free_key(start.engine, key)
     starts.check_limits(request, owner)
     visitor = None if owner is not None else visitor_of(request, create=True)
     changes = {}

@@ -32,7 +32,6 @@ from asyncview.pyramid.results import to_response
 from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
 from asyncview.pyramid.start import JOB
-from asyncview.pyramid.status import never_by_http_cache
 from asyncview.pyramid.status import private
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
@@ -163,6 +162,9 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
     registry = info.registry
     if cls.run_process is not BaseAsyncView.run_process:
         registry.asyncview.starts_on_get = True
+    # Derivers are applied from the inside: this one comes before Pyramid's, which
+    # would have caches keep pages and results that are one user's.
+    options["http_cache"] = None
     renderer = options.get("renderer")
     defaults = registry.queryUtility(IDefaultCSRFOptions)
     wanted = options.get("require_csrf")
@@ -181,12 +183,9 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
             else:
                 environ[FACTS] = before
         answer = to_response(request, result, renderer)
-        # A value is made an answer by the renderer, on the request's own response.
-        response = answer if IResponse.providedBy(answer) else request.response
         if JOB not in environ:
-            private(response)
-        # What a job made says for itself whether it may be kept.
-        never_by_http_cache(response)
+            # A value is made an answer by the renderer, on the request's response.
+            private(answer if IResponse.providedBy(answer) else request.response)
         return answer
 
     return derived

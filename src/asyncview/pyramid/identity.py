@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +26,9 @@ def own_path(request: Request) -> str:
     It is the only thing that stays the same over traversal, ``@@name``, routes with
     ``*subpath``, factories, hybrids and virtual hosts; `resource_url` does not.
     """
-    path: str = request.path_info.rstrip("/")
+    # Traversal skips empty segments; an address that begins with two slashes would
+    # be another host's.
+    path = re.sub("/+", "/", request.path_info).rstrip("/")
     if request.subpath:
         path = path.removesuffix("/" + "/".join(request.subpath)).rstrip("/")
     return path
@@ -81,6 +84,5 @@ def is_owner(request: Request, job: Job) -> bool:
 
 def is_admin(request: Request, context: Any, permission: str) -> bool:
     """Without a security policy everything is permitted, so then nobody is admin."""
-    if request.registry.queryUtility(ISecurityPolicy) is None:
-        return False
-    return bool(request.has_permission(permission, context))
+    policy = request.registry.queryUtility(ISecurityPolicy)
+    return policy is not None and bool(policy.permits(request, context, permission))

@@ -21,6 +21,7 @@ from asyncview.pyramid.status import private
 from asyncview.store import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.store import transact
 
 
 def started(request: Request, entry: Entry) -> Response:
@@ -54,6 +55,16 @@ def twin_of(request: Request, key: str, owner: Any) -> Response | None:
     )
     response.headers["Retry-After"] = status.retry_after(request)
     return response
+
+
+def free_key(engine: Engine, key: str) -> None:
+    """Have nothing that has ended stand in the way of a start with ``key``."""
+    name = engine.settings.name
+    with reading(engine.db) as connection:
+        store = store_of(connection, name)
+        if store is None or not store.spent(key):
+            return
+    transact(engine.db, lambda connection: store_of(connection, name).free(key))
 
 
 def check_limits(request: Request, owner: Any) -> None:

@@ -283,8 +283,3 @@ def private(response: Response, cache: str = "private, no-store") -> Response:
     if missing and "*" not in vary:
         headers["Vary"] = ", ".join(filter(None, [headers.get("Vary"), *missing]))
     return response
-
-
-def never_by_http_cache(response: Response) -> None:
-    """Have Pyramid leave the response alone where the view has ``http_cache``."""
-    response.cache_control.prevent_auto = True
