@@ -51,10 +51,10 @@ def includeme(config: Configurator) -> None:
     if not hasattr(config.registry, "_zodb_databases"):
         config.include("pyramid_zodbconn")
     config.include("pyramid_chameleon")
+    # Where it was given as a text it still is one.
+    package = getattr(config.root_package, "__name__", config.root_package)
     try:
-        settings = Settings.read(
-            config.get_settings(), config.root_package.__name__.partition(".")[0]
-        )
+        settings = Settings.read(config.get_settings(), package.partition(".")[0])
     except BadSetting as error:
         raise ConfigurationError(str(error)) from None
     site = config.registry.asyncview = Site(config.registry, settings)
