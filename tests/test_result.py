@@ -213,7 +213,9 @@ def test_a_part_that_is_not_there(ask, result_of, wanted):
     assert len(body) == int(headers["Content-Length"])
 
 
-@pytest.mark.parametrize("wanted", ["bytes=5-2", "lines=0-1", "bytes=", "bytes=a", "x"])
+@pytest.mark.parametrize(
+    "wanted", ["bytes=5-2", "lines=0-1", "bytes=", "bytes=--5", "x"]
+)
 def test_a_range_that_says_nothing_is_the_whole(ask, result_of, wanted):
     status, _, body = ask(result_of("blob"), Range=wanted)
     assert (status, body) == (200, BLOB)

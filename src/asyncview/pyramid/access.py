@@ -69,16 +69,18 @@ def _permitted(view: Any, store: Store | None, process_id: Any) -> Entry:
     return entry
 
 
-def check_readable(request: Request) -> None:
-    """Raise HTTPBadRequest for a query or a form that can't be decoded.
+def check_readable(request: Request, form: bool = False) -> None:
+    """Raise HTTPBadRequest for a query, a language or a form that can't be decoded.
 
-    Pyramid's own, without a page of ours: to choose a language the query is read.
+    Pyramid's own, without a page of ours: that would need them.
     """
     try:
         request.GET.keys()
-        if request.method == "POST":
+        request.localizer.translate("")
+        if form:
             request.POST.keys()
-    except (ValueError, EOFError):
+    except (ValueError, DeprecationWarning):
+        # The latter is how WebOb refuses a form that is not in UTF-8.
         raise HTTPBadRequest() from None
 
 

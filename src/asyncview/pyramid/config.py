@@ -25,6 +25,7 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import errors
 from asyncview.pyramid import pages
+from asyncview.pyramid.access import check_readable
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
@@ -173,6 +174,8 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
 
     def derived(context: Any, request: Any) -> Any:
         environ = request.environ
+        if JOB not in environ:
+            check_readable(request)
         before = environ.get(FACTS)
         environ[FACTS] = facts
         try:

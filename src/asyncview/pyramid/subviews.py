@@ -46,13 +46,14 @@ def subview(view: Any) -> Any:
     answer = SUBVIEWS.get(name) if len(request.subpath) == 1 else None
     if answer is None:
         raise HTTPNotFound(request.path_info)
-    check_readable(request)
     methods, handler = answer
     if request.method not in methods:
         if request.method == "POST" and name in ("processing", "result"):
             # A form without an action, on a page that is shown here.
             return HTTPTemporaryRedirect(own_url(request))
         return errors.method_not_allowed(request, ", ".join(methods))
+    if methods is POST:
+        check_readable(request, form=True)
     try:
         process_id = process_id_of(request)
     except BadProcessId:
