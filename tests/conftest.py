@@ -13,6 +13,21 @@ import asyncview
 PATIENCE = 30.0
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--browser",
+        action="store_true",
+        help="run tests/browser too: needs Playwright, Chromium and axe-core",
+    )
+
+
+def pytest_ignore_collect(collection_path, config):
+    # Not skipped: what is asked for must run, and what is not is no news.
+    if collection_path.name == "browser" and not config.getoption("--browser"):
+        return True
+    return None
+
+
 class Site:
     """An application on a FileStorage with blobs, and a browser for it."""
 
