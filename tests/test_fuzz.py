@@ -4,14 +4,13 @@ import itertools
 import logging
 import random
 import socket
-import threading
 from io import BytesIO
 
 import pytest
-import waitress
 from conftest import PATIENCE
 from people import Policy
 from people import job_that_is
+from people import serving
 from people import working
 from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
@@ -266,9 +265,6 @@ def test_a_real_server_answers_odd_bytes(make_site, caplog):
     """Written to a socket as they are, so that no client mends them."""
     site = make_site(configure)
     process_id = job_that_is(site, "completed")
-    server = waitress.create_server(site.wsgi, host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
     lines = [
         b"GET /work/result?process_id=%ff HTTP/1.1",
         b"GET /work/completed?process_id=" + process_id.encode() + b" HTTP/1.0",
@@ -278,16 +274,11 @@ def test_a_real_server_answers_odd_bytes(make_site, caplog):
         b"GET /work/result?process_id=a#b HTTP/1.1",
         b"GET http://other/work/result?process_id=abc HTTP/1.1",
     ]
-    try:
+    with serving(site.wsgi) as address:
         for line in lines:
-            where = ("127.0.0.1", server.effective_port)
-            with socket.create_connection(where, timeout=PATIENCE) as connection:
+            with socket.create_connection(address, timeout=PATIENCE) as connection:
                 connection.sendall(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
                 answer = b"".join(iter(lambda c=connection: c.recv(65536), b""))
             status = int(answer.split(b" ", 2)[1])
             assert status < 500, (line, answer)
             assert b"Traceback" not in answer
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown()
-        thread.join(PATIENCE)

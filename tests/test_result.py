@@ -2,13 +2,12 @@
 
 import hashlib
 import http.client
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from wsgiref.util import FileWrapper
 
 import pytest
-import waitress
 from conftest import PATIENCE
+from people import serving
 from pyramid.response import Response
 
 from asyncview import BaseAsyncView
@@ -85,13 +84,8 @@ def result_of(site):
 @pytest.fixture(scope="module")
 def server(site):
     """A real server; gives its host and port."""
-    server = waitress.create_server(site.wsgi, host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield "127.0.0.1", server.effective_port
-    server.close()
-    server.task_dispatcher.shutdown()
-    thread.join(PATIENCE)
+    with serving(site.wsgi) as address:
+        yield address
 
 
 @pytest.fixture
