@@ -73,6 +73,7 @@ class Verdict:
         reason: str = "",
         error: BaseException | None = None,
         response: "Captured | None" = None,
+        retry: bool = False,
     ) -> None:
         #: ``completed`` (recorded), ``dropped`` (completed, to be recorded without
         #: the work), ``failed``, ``cancelled``, ``retry``, ``doubt`` or ``fenced``.
@@ -80,6 +81,8 @@ class Verdict:
         self.reason = reason
         self.error = error
         self.response = response
+        #: Whether doubt may end in a new attempt, if nothing was stored.
+        self.retry = retry
 
 
 class Captured:
@@ -138,13 +141,19 @@ class Ticket:
         self.finishing = False
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
-        shown = self.session.snapshot.version
-        self.session = ProgressSession(self.id, attempt, shown)
+        # Fresh, but for the version, which a page must not see go back.
+        self.session = ProgressSession(self.id, attempt, self.session.snapshot)
 
     def term(self, name: str) -> Any:
         if name in self.changed:
             return self.changed[name]
         return self.terms.get(name, TERMS[name])
+
+    @property
+    def deadline(self) -> float | None:
+        """When, by ``time.monotonic``, the job has run for too long; None: never."""
+        limit = self.terms.get("max_runtime")
+        return None if limit is None else self.begun + float(limit)
 
     def refuse(self, why: str) -> None:
         """Say why ``__run__`` will not be entered."""
@@ -159,11 +168,6 @@ class Ticket:
     def guard(self, connection: Connection) -> None:
         """Make the transaction fail if the job is taken away before it commits."""
         connection.readCurrent(self.state(connection))
-
-    def committed_early(self, success: bool) -> None:
-        """To be called after each commit of the job's transactions."""
-        if success and not self.finishing:
-            self.checkpointed = True
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -180,10 +184,12 @@ class Ticket:
         )
 
     def close(self) -> None:
-        """Close the body's file."""
+        """Close the body's file, and let go of the last attempt."""
         body = self.brief.body
         if not isinstance(body, bytes):
             body.close()
+        # An error holds on to all that its frames held: request, files, objects.
+        self.verdict = None
 
     def __str__(self) -> str:
         owner = self.owner[1] if self.owner else "anonymous"

@@ -32,8 +32,8 @@ from asyncview.pyramid.jobs import Jobs
 from asyncview.pyramid.results import to_response
 from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
+from asyncview.pyramid.start import JOB
 from asyncview.pyramid.status import private
-from asyncview.pyramid.tween import JOB
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings

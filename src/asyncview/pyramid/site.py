@@ -7,6 +7,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from ZODB.DB import DB
 
+from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
 from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
@@ -15,8 +16,8 @@ from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import starts
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
+from asyncview.pyramid.start import Start
 from asyncview.pyramid.status import Documents
-from asyncview.pyramid.tween import Start
 from asyncview.settings import Settings
 
 #: By the names that the setting has for them.
@@ -33,6 +34,8 @@ class Site:
         self._registry = registry
         self.settings = settings
         self.front = PyramidFront(registry)
+        # Made now: pyramid_zodbconn opens the database while configuring.
+        self._fork = ForkGuard()
         self.documents = Documents()
         #: Whether a GET may start a job, because some view says so.
         self.starts_on_get = False
@@ -51,7 +54,12 @@ class Site:
             if self._engine is None:
                 database = self.check_database()
                 self._engine = Engine(
-                    self.settings, database, self.front, self.executor
+                    self.settings,
+                    database,
+                    self.front,
+                    self.executor,
+                    self._fork,
+                    at_exit=self.close,
                 )
             return self._engine
 
@@ -70,6 +78,9 @@ class Site:
 
     def close(self, drain: float | None = None) -> None:
         """End jobs and pulse, then close the databases, in this order."""
+        if self._fork.forked:
+            # The parent's: closing it here would give up the parent's lock.
+            return
         with self._lock:
             engine = self._engine
         if engine is not None:
@@ -80,6 +91,7 @@ class Site:
 
     def answer_twin(self, request: Request, start: Start) -> Response | None:
         """After a conflict of two exclusive starts: the answer for the second."""
-        if start.key is None or start.job is None:
-            return None
-        return starts.twin_of(request, start.key, owner_of(request))
+        for asked in start.asked:
+            if asked.key is not None:
+                return starts.twin_of(request, asked.key, owner_of(request))
+        return None

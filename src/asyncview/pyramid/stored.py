@@ -6,10 +6,10 @@ from typing import BinaryIO
 from pyramid.request import Request
 from pyramid.response import Response
 
+from asyncview.body import BLOCK
 from asyncview.outcome import Content
 from asyncview.outcome import Outcome
 from asyncview.pyramid.status import private
-from asyncview.pyramid.tween import BLOCK
 
 
 def stored_response(request: Request, outcome: Outcome) -> Response:
