@@ -155,8 +155,8 @@ class Job(Persistent):
 
 
 #: What a state's record leaves out at its end.
-BLANK = (1, QUEUED, 1, None, 0, None, None, None, None, None)
-BLANK += ((), None, None, 0, (), (), False)
+BLANK: tuple[Any, ...] = (1, QUEUED, 1, None, 0, None, None, None, None, None, ())
+BLANK += (None, None, 0, (), (), False)
 
 
 @implementer(IState)
@@ -228,7 +228,7 @@ class State(Persistent):
             changed,
             self.flashes,
             self.deleted,
-        ) = (*state, *BLANK[len(state) :])
+        ) = state + BLANK[len(state) :]
         self.progress = unpacked(progress)
         self.failure = None if failure is None else Failure(*failure)
         self.outcome = None if outcome is None else Outcome(*outcome)

@@ -11,7 +11,7 @@ from zope.interface import provider
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
 from asyncview.runner import Runner
-from asyncview.runner import Ticket
+from asyncview.ticket import Ticket
 
 log = logging.getLogger("asyncview.threads")
 
