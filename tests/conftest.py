@@ -60,8 +60,10 @@ class Site:
     def wait(self, process_id):
         """Until the job has ended in this process."""
         with self.engine.live.watching(process_id) as ended:
-            if process_id in self.engine.live or self.engine.executor.waiting(
-                process_id
+            # In this order: a job is live before it waits no more.
+            if (
+                self.engine.executor.waiting(process_id)
+                or process_id in self.engine.live
             ):
                 assert ended.wait(PATIENCE), "the job does not end"
 

@@ -113,7 +113,7 @@ def test_a_job_that_loses_runs_again_as_the_same_job(counting):
     seen = []
 
     def run(view, work):
-        seen.append((view.progress.snapshot, view.progress._current))
+        seen.append((view.progress._attempt, view.progress._current))
         view.progress.update(50, 100, "half")
         work["mine"] = site.place.attempt()
         if site.place.attempt() < 3:
@@ -129,7 +129,7 @@ def test_a_job_that_loses_runs_again_as_the_same_job(counting):
     assert site.result("/count", doc["process_id"]).text == "won"
     # Each attempt starts with fresh progress.
     assert {current for _, current in seen} == {None}
-    assert [snapshot.attempt for snapshot, _ in seen] == [1, 2, 3]
+    assert [attempt for attempt, _ in seen] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("view", "entries"), [(Impatient, 3), (Once, 1)])

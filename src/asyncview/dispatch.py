@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Container
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,8 +24,13 @@ class ForkGuard:
     def __init__(self) -> None:
         self._pid = os.getpid()
 
+    @property
+    def forked(self) -> bool:
+        return os.getpid() != self._pid
+
     def check(self) -> None:
-        if os.getpid() != self._pid:
+        """Raise AsyncViewError in a child of the process that made this."""
+        if self.forked:
             raise AsyncViewError(
                 "this process was forked after the database was opened, which would"
                 " destroy a FileStorage; open it in the child (gunicorn: without"
@@ -52,12 +58,14 @@ class Ids:
     def pick(self, began: int) -> str:
         """A new id; `release` its shard when the transaction is over."""
         with self._lock:
-            for _ in range(4 * SHARDS):
-                id = new_id()
-                shard = shard_of(id)
-                if not self._users[shard] and self._freed[shard] <= began:
-                    break
-            self._users[shard] += 1
+            free = {
+                shard
+                for shard in range(SHARDS)
+                if not self._users[shard] and self._freed[shard] <= began
+            }
+            # With all of them in use, the storage has to merge.
+            id = _id_in(free or range(SHARDS))
+            self._users[shard_of(id)] += 1
             return id
 
     def take(self, id: str) -> None:
@@ -67,13 +75,9 @@ class Ids:
 
     def pick_beside(self, key: str) -> str:
         """A new id in the shard of ``key``, where a twin is a true conflict."""
-        wanted = shard_of(key)
-        while True:
-            id = new_id()
-            if shard_of(id) == wanted:
-                with self._lock:
-                    self._users[wanted] += 1
-                return id
+        id = _id_in((shard_of(key),))
+        self.take(id)
+        return id
 
     def release(self, id: str) -> None:
         shard = shard_of(id)
@@ -100,6 +104,13 @@ class Ids:
                     self._freed[shard] = self._clock
 
 
+def _id_in(shards: Container[int]) -> str:
+    while True:
+        id = new_id()
+        if shard_of(id) in shards:
+            return id
+
+
 class Live:
     """The jobs that run in this process, and who waits for their end."""
 
@@ -107,14 +118,17 @@ class Live:
         self.ended: deque[str] = deque()
         self.grace = threading.Lock()
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
         self._sessions: dict[str, ProgressSession] = {}
+        self._deadlines: dict[str, float] = {}
         self._events: dict[str, list[threading.Event]] = {}
         self._switch_interval = switch_interval
         self._switched: float | None = None
 
-    def begin(self, session: ProgressSession) -> None:
-        """A job's attempt begins."""
+    def begin(self, session: ProgressSession, deadline: float | None = None) -> None:
+        """A job is this process's to run, or a new attempt of it begins.
+
+        ``deadline`` is by ``time.monotonic``.
+        """
         assert session.id is not None
         with self._lock:
             if not self._sessions and self._switch_interval:
@@ -123,16 +137,17 @@ class Live:
                     self._switched = before
                     sys.setswitchinterval(self._switch_interval)
             self._sessions[session.id] = session
+            if deadline is not None:
+                self._deadlines[session.id] = deadline
 
     def end(self, id: str) -> None:
         """A job has ended, or is no longer this process's."""
         with self._lock:
             self._sessions.pop(id, None)
-            if not self._sessions:
-                if self._switched is not None:
-                    sys.setswitchinterval(self._switched)
-                    self._switched = None
-                self._idle.notify_all()
+            self._deadlines.pop(id, None)
+            if not self._sessions and self._switched is not None:
+                sys.setswitchinterval(self._switched)
+                self._switched = None
             events = self._events.pop(id, ())
         self.ended.append(id)
         for event in events:
@@ -151,10 +166,14 @@ class Live:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def wait_idle(self, timeout: float) -> bool:
-        """Until nothing runs; False where that took longer than ``timeout`` seconds."""
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._sessions, timeout)
+    def overdue(self, now: float) -> list[ProgressSession]:
+        """The jobs that have run for longer than their views allow."""
+        with self._lock:
+            return [
+                self._sessions[id]
+                for id, deadline in self._deadlines.items()
+                if deadline <= now
+            ]
 
     @contextmanager
     def watching(self, id: str) -> Iterator[threading.Event]:
@@ -166,8 +185,9 @@ class Live:
             yield event
         finally:
             with self._lock:
-                events = self._events.get(id)
-                if events is not None:
+                # After the end the list is another one, or none.
+                events = self._events.get(id, [])
+                if event in events:
                     events.remove(event)
                     if not events:
                         del self._events[id]

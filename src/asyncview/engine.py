@@ -6,6 +6,7 @@ Nothing here starts before the first request that has a reason for it.
 import atexit
 import logging
 import threading
+from collections.abc import Callable
 
 from ZODB.DB import DB
 
@@ -15,6 +16,7 @@ from asyncview.dispatch import Live
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
 from asyncview.interfaces import IFront
+from asyncview.job import INTERRUPTED
 from asyncview.pulse import Pulse
 from asyncview.runner import Runner
 from asyncview.settings import Settings
@@ -25,13 +27,26 @@ from asyncview.ticket import Brief
 
 log = logging.getLogger("asyncview")
 
+#: Seconds that jobs get to notice that they were asked to stop.
+LAST_WORDS = 1.0
+
 
 class Engine:
     """The jobs of one application, as one process sees them."""
 
     def __init__(
-        self, settings: Settings, db: DB, front: IFront, factory: IExecutorFactory
+        self,
+        settings: Settings,
+        db: DB,
+        front: IFront,
+        factory: IExecutorFactory,
+        fork: ForkGuard,
+        at_exit: Callable[[], None],
     ) -> None:
+        """``fork`` was made when ``db`` was opened.
+
+        ``at_exit`` ends it all when the interpreter exits before `close` was called.
+        """
         self.settings = settings
         self.db = db
         self.ids = Ids()
@@ -48,26 +63,32 @@ class Engine:
         )
         #: Held by a start from its look at the limits to the end of its request.
         self.starting = threading.RLock()
-        self._fork = ForkGuard()
+        self._fork = fork
+        self._at_exit = at_exit
         self._lock = threading.Lock()
         self._looked = False
         self._prepared = False
         self._closed = False
-        # A pool size is what the ZODB warns about, and no limit.
-        db.setPoolSize(db.getPoolSize() + settings.threads + 1)
+        # A pool size is what the ZODB warns about, and no limit.  A request and a job
+        # open a second connection for a moment, to look or for a short transaction.
+        db.setPoolSize(2 * (db.getPoolSize() + settings.threads) + 1)
 
     def look(self) -> None:
-        """At the first request of a process: are there jobs that have not ended?"""
+        """At each request; at the first of a process: are there jobs to look after?
+
+        Raises AsyncViewError in a process that was forked too late.
+        """
+        self._fork.check()
         if self._looked:
             return
-        self._fork.check()
         with self._lock:
             if self._looked:
                 return
             with reading(self.db) as connection:
                 store = store_of(connection, self.settings.name)
                 self._prepared = store is not None
-                waiting = store is not None and store.crowd()
+                # Those that have ended want to expire.
+                waiting = store is not None and bool(store.crowd() or store.expiry)
             self._looked = True
         if waiting:
             self.start()
@@ -82,10 +103,10 @@ class Engine:
                 self._prepared = True
 
     def start(self) -> None:
-        """Have a pulse."""
+        """Have a pulse, and have it awake."""
         if not self._closed:
             if not self.pulse.started:
-                atexit.register(self.close)
+                atexit.register(self._at_exit)
             self.pulse.start()
 
     def submit(self, job_id: str, brief: Brief | None = None) -> None:
@@ -120,30 +141,28 @@ class Engine:
     def close(self, drain: float | None = None) -> None:
         """End it all; running jobs get ``drain`` seconds (the setting's, if None).
 
-        What still runs then is marked as interrupted, or queued again where its
-        view is ``restartable``.
+        What still runs then is asked to stop, and a moment later is marked as
+        interrupted, or queued again where its view is ``restartable``.
         """
+        if self._fork.forked:
+            # Threads, locks and jobs are the parent's.
+            return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
         self.executor.stop()
-        if drain is None:
-            drain = self.settings.drain
-        if len(self.live) and not self.live.wait_idle(drain):
+        if not self.executor.join(self.settings.drain if drain is None else drain):
             for session in self.live.sessions():
                 session.stop()
-            # Those that look at all do so soon.
-            self.live.wait_idle(min(1.0, drain))
+            self.executor.join(LAST_WORDS)
         self.runner.closing.set()
         for session in self.live.sessions():
             try:
-                status = self.runner.interrupt(session)
-                log.warning("%.6s… was cut off at shutdown: %s", session.id, status)
+                self.pulse.rescue.take(str(session.id), INTERRUPTED)
             except Exception:
                 log.exception("%.6s… could not be marked", session.id)
-            self.live.end(str(session.id))
         self.pulse.stop(timeout=5.0)
 
     def _busy(self) -> bool:

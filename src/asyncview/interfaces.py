@@ -45,19 +45,39 @@ class IState(Interface):
     worker = Attribute("Id of the process that claimed it, or None (str)")
     token = Attribute("Fencing token of the claim, or None (str)")
     attempt = Attribute("Entries into the work because of conflicts or restarts (int)")
+    restarts = Attribute("How often it was queued again after a worker's death (int)")
     started = Attribute("Seconds since the epoch, UTC, or None (float)")
     finished = Attribute("Likewise")
     request = Attribute("Its `IStoredRequest`; None when the job has ended")
+    live = Attribute("Its `IProgress` while it runs, else None")
     progress = Attribute("The last snapshot of an ended job's progress")
     failure = Attribute("Reason, error id, type, message, traceback as text, or None")
     outcome = Attribute("Its `IOutcome`, or None")
     flashes = Attribute("What the job flashed: pairs of queue and message")
+    changed = Attribute("What the view said anew in its work (dict)")
+    ended = Attribute("Whether the status is final (bool)")
+    deleted = Attribute("Whether this is a tombstone (bool)")
 
     def check(token: str) -> None:
         """Raise Fenced unless the job runs under this claim."""
 
     def claim(worker: str, token: str, now: float) -> None:
         """queued -> running."""
+
+    def complete(outcome: Any, last: Any, now: float, **facts: Any) -> None:
+        """running -> completed; ``last`` is the last snapshot of the progress.
+
+        The ``facts`` are ``changed`` (what the view said anew), ``flashes`` and
+        ``keep_request``.
+        """
+
+    def fail(
+        failure: Any, last: Any, now: float, outcome: Any = None, **facts: Any
+    ) -> None:
+        """queued or running -> failed."""
+
+    def cancel(last: Any, now: float, **facts: Any) -> None:
+        """queued or running -> cancelled."""
 
     def requeue(last: Any) -> None:
         """running -> queued, after the death of the worker."""
@@ -163,19 +183,25 @@ class IExecutor(Interface):
         """Forget a job that has ended while it waited; those behind move up."""
 
     def waiting(job_id: str) -> bool:
-        """Whether this process will run the job, or is just claiming it."""
+        """Whether this process will run the job, or is just claiming it.
+
+        No longer once it is live, or turned out not to be queued any more.
+        """
 
     def position(job_id: str) -> int | None:
         """How many wait before the job in this process; None if it does not know."""
-
-    def queued() -> int:
-        """How many wait in this process."""
 
     def busy() -> bool:
         """Whether anything waits or runs here."""
 
     def stop() -> None:
-        """Claim no more.  What runs goes on."""
+        """Ask it to claim no more.  What runs goes on."""
+
+    def join(timeout: float) -> bool:
+        """After `stop`: wait until nothing runs and no thread of it is left.
+
+        False where that took longer than ``timeout`` seconds.
+        """
 
 
 class IExecutorFactory(Interface):

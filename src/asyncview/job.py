@@ -3,7 +3,8 @@
 A job is two persistent objects.  `Job` is what was said when it was started, and never
 changes; `State` is where it stands, is written when it is claimed and when it ends, and
 nobody else writes it.  Progress, request, outcome and the wish to cancel are kept
-apart, so that none of them conflicts with another or pays for another's size.
+apart, so that none of them conflicts with another or pays for another's size: the
+record for the progress is made by the claim, and only the pulse writes it from then on.
 """
 
 import secrets
@@ -11,13 +12,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from persistent import Persistent
+from zope.interface import implementer
 
 from asyncview.exceptions import Fenced
 from asyncview.exceptions import InvalidTransition
+from asyncview.interfaces import IJob
+from asyncview.interfaces import IState
 from asyncview.outcome import Outcome
 from asyncview.progress import NOTHING
+from asyncview.progress import Progress
 from asyncview.progress import Snapshot
 from asyncview.progress import packed
+from asyncview.progress import unpacked
 from asyncview.request import StoredRequest
 
 QUEUED = "queued"
@@ -80,6 +86,7 @@ class Failure(tuple[str, ...]):
     traceback = property(lambda self: self[4])
 
 
+@implementer(IJob)
 class Job(Persistent):
     """See `IJob`."""
 
@@ -147,6 +154,12 @@ class Job(Persistent):
         return self._terms.get(name, TERMS[name])
 
 
+#: What a state's record leaves out at its end.
+BLANK = (1, QUEUED, 1, None, 0, None, None, None, None, None)
+BLANK += ((), None, None, 0, (), (), False)
+
+
+@implementer(IState)
 class State(Persistent):
     """See `IState`."""
 
@@ -158,6 +171,7 @@ class State(Persistent):
     restarts = 0
     started: float | None = None
     finished: float | None = None
+    live: Progress | None = None
     progress: Snapshot = NOTHING
     failure: Failure | None = None
     outcome: Outcome | None = None
@@ -169,45 +183,51 @@ class State(Persistent):
         self.changed: dict[str, Any] = {}
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return (
+        values: list[Any] = [
             1,
             self.status,
             self.version,
+            self.request,
+            self.attempt,
             self.worker,
             self.token,
-            self.attempt,
-            self.restarts,
             self.started,
             self.finished,
-            self.request,
-            self.progress if self.progress is None else packed(self.progress),
-            None if self.failure is None else tuple(self.failure),
+            self.live,
+            packed(self.progress),
             None if self.outcome is None else tuple(self.outcome),
+            None if self.failure is None else tuple(self.failure),
+            self.restarts,
             tuple(self.changed.items()),
             self.flashes,
             self.deleted,
-        )
+        ]
+        # A state is written three times, and says little the first two.
+        while not values[-1]:
+            values.pop()
+        return tuple(values)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         (
             _,
             self.status,
             self.version,
+            self.request,
+            self.attempt,
             self.worker,
             self.token,
-            self.attempt,
-            self.restarts,
             self.started,
             self.finished,
-            self.request,
+            self.live,
             progress,
-            failure,
             outcome,
+            failure,
+            self.restarts,
             changed,
             self.flashes,
             self.deleted,
-        ) = state
-        self.progress = Snapshot(*progress)
+        ) = (*state, *BLANK[len(state) :])
+        self.progress = unpacked(progress)
         self.failure = None if failure is None else Failure(*failure)
         self.outcome = None if outcome is None else Outcome(*outcome)
         self.changed = dict(changed)
@@ -227,6 +247,7 @@ class State(Persistent):
         self.token = token
         self.attempt += 1
         self.started = now
+        self.live = Progress()
 
     def complete(
         self, outcome: Outcome, last: Snapshot, now: float, **facts: Any
@@ -254,19 +275,23 @@ class State(Persistent):
         self._become(QUEUED, allowed=(RUNNING,))
         # Progress starts afresh, and the version must not go back with it.
         self.version += last.version
-        self.worker = self.token = self.started = None
+        self.worker = self.token = self.started = self.live = None
         self.restarts += 1
 
     def delete(self) -> None:
         """Leave a tombstone: from now on every late writer conflicts with this."""
-        if not self.ended:
-            raise InvalidTransition(self.status, "deleted")
+        if self.deleted or not self.ended:
+            raise InvalidTransition(self._shown, "deleted")
         self.deleted = True
         self.outcome = self.request = self.failure = None
         self.progress = NOTHING
         self.changed = {}
         self.flashes = ()
         self.version += 1
+
+    @property
+    def _shown(self) -> str:
+        return "deleted" if self.deleted else self.status
 
     def _end(
         self,
@@ -283,6 +308,7 @@ class State(Persistent):
         # one, and the pulse may be just writing the next progress.
         self.version += last.version + 2
         self.finished = now
+        self.live = None
         self.progress = last
         self.attempt = max(self.attempt, last.attempt)
         self.changed = dict(changed or {})
@@ -292,6 +318,6 @@ class State(Persistent):
 
     def _become(self, status: str, allowed: tuple[str, ...]) -> None:
         if self.status not in allowed or self.deleted:
-            raise InvalidTransition("deleted" if self.deleted else self.status, status)
+            raise InvalidTransition(self._shown, status)
         self.status = status
         self.version += 1

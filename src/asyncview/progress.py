@@ -8,21 +8,25 @@ from typing import Any
 from typing import NamedTuple
 
 from persistent import Persistent
+from zope.interface import implementer
+
+from asyncview.interfaces import IProgress
 
 
 class Snapshot(NamedTuple):
     """Progress as it was at one moment; numbers, text and tuples only.
 
-    ``updated`` is in seconds since the epoch, UTC.  ``percent`` is kept only where it
-    is not what ``current`` and ``total`` give (it never goes back within an attempt).
+    ``updated`` is in seconds since the epoch, UTC, to a tenth.  ``percent`` is kept
+    only where it is not what ``current`` and ``total`` give (it never goes back within
+    an attempt).
     """
 
     version: int = 0
     updated: float | None = None
     current: float | None = None
     total: float | None = None
-    attempt: int = 1
     message: str = ""
+    attempt: int = 1
     percent: float | None = None
     numeric: bool = False
     log: tuple[str, ...] = ()
@@ -46,24 +50,34 @@ def percentage(current: float | None, total: float | None) -> float | None:
 
 
 def packed(snapshot: Snapshot) -> tuple[Any, ...]:
-    """The snapshot without the defaults at its end: each byte is written a second."""
-    values = tuple(snapshot)
-    size = len(values)
-    while size and values[size - 1] == NOTHING[size - 1]:
-        size -= 1
-    return values[:size]
+    """What a record keeps, in few bytes: they are written once a second.
+
+    Without the defaults at the end, and the time in tenths of a second.
+    """
+    values: list[Any] = list(snapshot)
+    while values and values[-1] == NOTHING[len(values) - 1]:
+        values.pop()
+    if len(values) > 1 and values[1] is not None:
+        values[1] = round(values[1] * 10)
+    return tuple(values)
 
 
+def unpacked(values: tuple[Any, ...]) -> Snapshot:
+    """The snapshot that `packed` was given."""
+    snapshot = Snapshot(*values)
+    if snapshot.updated is None:
+        return snapshot
+    return snapshot._replace(updated=snapshot.updated / 10)
+
+
+@implementer(IProgress)
 class Progress(Persistent):
     """See `IProgress`."""
 
     snapshot = NOTHING
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-
     def __getstate__(self) -> tuple[Any, ...]:
-        return packed(self.snapshot)
+        return (1, *packed(self.snapshot))
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.snapshot = Snapshot(*state)
+        self.snapshot = unpacked(state[1:])

@@ -4,29 +4,32 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
+from ZODB.POSException import POSKeyError
 
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
-from asyncview.job import INTERRUPTED
 from asyncview.job import QUEUED
-from asyncview.job import RUNNING
+from asyncview.job import TIMEOUT
 from asyncview.job import Job
 from asyncview.progress import Snapshot
+from asyncview.rescue import Claim
+from asyncview.rescue import Rescue
 from asyncview.runner import Runner
-from asyncview.runner import give_up
+from asyncview.session import ProgressSession
 from asyncview.settings import Settings
 from asyncview.store import Entry
 from asyncview.store import Lease
-from asyncview.store import Store
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
-from asyncview.ticket import Ticket
 
 log = logging.getLogger("asyncview.pulse")
 
@@ -34,9 +37,21 @@ log = logging.getLogger("asyncview.pulse")
 #: a script that ends at once must not claim.
 SETTLE = 5.0
 
+#: A lease has this many heartbeats.
+BEATS = 6
+
+#: Jobs that a sweep lets go at most, and in one transaction.
+EXPIRE = 200
+BATCH = 50
+
 
 class Pulse:
-    """Writes what the jobs of this process say, and looks after everybody's."""
+    """Writes what the jobs of this process say, and looks after everybody's.
+
+    ``submit`` has a job run in this process, ``waiting`` says whether it will,
+    ``busy`` whether anything waits or runs.  But for `start` and `stop` its methods
+    are its own thread's.
+    """
 
     def __init__(
         self,
@@ -52,37 +67,46 @@ class Pulse:
         self.live: Live = runner.live
         self.settings = settings
         self.ids = ids
+        self.rescue = Rescue(runner, settings.lease, monotonic)
         self._submit = submit
         self._waiting = waiting
         self._busy = busy
         self._monotonic = monotonic
         self._born = monotonic()
-        self._due = self._born + min(SETTLE, settings.lease)
+        self._due = self._born + self._settled
         self._wake = threading.Event()
         self._stopping = False
+        self._poked = False
         self._resting = False
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        #: Progress that is not in the database yet, by job.
+        self._news: dict[str, Snapshot] = {}
         #: Jobs that have ended and stand among the unfinished still.
         self._tidy: set[str] = set()
-        #: token -> (beats, since): when a running job's worker was last seen to move.
-        self._seen: dict[str, tuple[int, float]] = {}
+        #: Jobs whose records can't be read; those of them that are not there at all.
+        self._unreadable: set[str] = set()
+        self._lost: set[str] = set()
         self._beaten = -float("inf")
         self._leased = False
 
     # The thread
 
     def start(self) -> None:
-        """Start the thread, once, and have it look whether there is work."""
+        """Start the thread, once, and have it awake: there is work, or will be."""
+        # First this, then the question whether it rests; the thread asks in the
+        # other order, so that one of the two sees the other.
+        self._poked = True
         if self._resting:
             self._wake.set()
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._stopping:
-                    self._thread = threading.Thread(
+                    thread = threading.Thread(
                         target=self._loop, name="asyncview-pulse", daemon=True
                     )
-                    self._thread.start()
+                    thread.start()
+                    self._thread = thread
 
     @property
     def started(self) -> bool:
@@ -99,68 +123,97 @@ class Pulse:
 
     def _loop(self) -> None:
         while not self._stopping:
-            pause = self.settings.progress_interval
-            # In this order, or a job that comes between is not seen for long.
             self._resting = True
-            if not (self._busy() or self.live.ended or self._tidy):
+            poked, self._poked = self._poked, False
+            if poked or self._busy() or self.live.ended or self._tidy or self._news:
+                self._resting = False
+                pause = self.settings.progress_interval
+            else:
                 pause = max(self._due - self._monotonic(), 0.05)
             self._wake.wait(pause)
             self._wake.clear()
             self._resting = False
-            self._each(self.beat)
-            if not self._stopping and self._monotonic() >= self._due:
-                self._each(self.sweep)
+            if not self._stopping:
+                self._guarded(self.beat)
+                if self._monotonic() >= self._due:
+                    self._guarded(self.sweep)
+        self._guarded(self.beat)
+
+    def _guarded(self, action: Callable[..., Any], *arguments: Any) -> None:
+        # Storage trouble must not end the thread, nor keep the next from its turn.
+        try:
+            action(*arguments)
+        except Exception:
+            name = getattr(action, "__name__", "go on").strip("_")
+            log.exception("the pulse could not %s", name)
 
     # Beat
 
     def beat(self) -> None:
         """One transaction for all that is new; none if nothing is."""
+        for session in self.live.overdue(self._monotonic()):
+            self._guarded(self._time_out, session)
         now = self.runner.clock()
+        for session in self.live.sessions():
+            snapshot = session.take(now)
+            if snapshot is not None:
+                self._news[str(session.id)] = snapshot
         while self.live.ended:
             self._tidy.add(self.live.ended.popleft())
-        news = [
-            (str(session.id), snapshot)
-            for session in self.live.sessions()
-            if (snapshot := session.take(now)) is not None
-        ]
-        due = self._monotonic() - self._beaten >= self.settings.lease / 6
-        beating = bool(self.live) and (due or not self._leased)
+        since = self._monotonic() - self._beaten
+        due = since >= self.settings.lease / BEATS
+        beating = bool(self.live) and (due or not self._leased) and not self._stopping
         leaving = self._stopping and self._leased
         with self.ids.using(list(self._tidy)) as tidy:
-            if news or tidy or beating or leaving:
+            if self._news or tidy or beating or leaving:
                 transact(
                     self.runner.db,
-                    lambda connection: self._write(
-                        connection, news, tidy, beating, leaving
-                    ),
+                    lambda connection: self._write(connection, tidy, beating, leaving),
                 )
+            self._news.clear()
             self._tidy.difference_update(tidy)
         if beating:
             self._beaten, self._leased = self._monotonic(), True
         self._look_for_cancel()
 
     def _write(
-        self,
-        connection: Connection,
-        news: list[tuple[str, Snapshot]],
-        tidy: list[str],
-        beating: bool,
-        leaving: bool,
+        self, connection: Connection, tidy: list[str], beating: bool, leaving: bool
     ) -> None:
         store = store_of(connection, self.runner.name)
         if store is None:
             return
-        for id, snapshot in news:
-            store.attach(id, snapshot)
+        worker = self.runner.worker
+        for id, snapshot in self._news.items():
+            with self._reading(id):
+                entry = store.find(id)
+                # It may have been taken from us, and be another's by now.
+                if entry is not None and entry.job.state.worker == worker:
+                    if entry.progress is not None:
+                        entry.progress.snapshot = snapshot
         for id in tidy:
-            store.file(id, self.expires)
+            with self._reading(id):
+                store.file(id, self.expires)
         if leaving:
-            store.leases.pop(self.runner.worker, None)
+            store.leases.pop(worker, None)
         elif beating:
-            lease = store.leases.get(self.runner.worker)
+            lease = store.leases.get(worker)
             if lease is None:
-                lease = store.leases[self.runner.worker] = Lease()
+                lease = store.leases[worker] = Lease()
             lease.beats += 1
+
+    @contextmanager
+    def _reading(self, id: str) -> Iterator[None]:
+        """One record that can't be read must not keep the others waiting."""
+        try:
+            yield
+        except TransientError:
+            raise
+        except Exception as error:
+            if id not in self._unreadable:
+                self._unreadable.add(id)
+                log.exception("%.6s… can't be read", id)
+            if isinstance(error, POSKeyError):
+                self._lost.add(id)
 
     def expires(self, job: Job) -> float:
         """When a finished job may go, in seconds since the epoch."""
@@ -169,6 +222,11 @@ class Pulse:
             ended_well = job.state.status in (COMPLETED, CANCELLED)
             keep = self.settings.keep if ended_well else self.settings.keep_failed
         return float((job.state.finished or job.created) + keep)
+
+    def _time_out(self, session: ProgressSession) -> None:
+        """A job has run for longer than its view allows."""
+        session.stop()
+        self.rescue.take(str(session.id), TIMEOUT)
 
     def _look_for_cancel(self) -> None:
         sessions = self.live.sessions()
@@ -183,6 +241,10 @@ class Pulse:
 
     # Sweep
 
+    @property
+    def _settled(self) -> float:
+        return min(SETTLE, self.settings.lease)
+
     def sweep(self) -> None:
         """Look after jobs that nobody in this process waits for.
 
@@ -191,100 +253,69 @@ class Pulse:
         now = self._monotonic()
         self._due = now + self.settings.lease / 2
         stray: list[tuple[float, str]] = []
-        dead: list[str] = []
-        seen: dict[str, tuple[int, float]] = {}
+        claims: list[Claim] = []
         with reading(self.runner.db) as connection:
             store = store_of(connection, self.runner.name)
             if store is None:
                 return
-            for entry in store.unfinished():
-                state, job = entry.job.state, entry.job
-                if state.ended:
-                    self._tidy.add(job.id)
-                elif state.status == QUEUED:
-                    if not self._waiting(job.id) and job.id not in self.live:
-                        stray.append((job.created, job.id))
-                elif self._is_dead(store, entry, now, seen):
-                    dead.append(job.id)
-            expired = store.expired(self.runner.clock())
-        self._seen = seen
-        for id in dead:
-            self._each(self._rescue, id)
-        if now - self._born >= min(SETTLE, self.settings.lease):
+            for id, entry in store.items():
+                if not (id in self.live or self._waiting(id)):
+                    with self._reading(id):
+                        self._sort(entry, stray, claims)
+            dead = self.rescue.dead(store, claims)
+            expired = store.expired(self.runner.clock(), EXPIRE)
+        for claim in dead:
+            self._guarded(self._rescue, claim)
+        if now - self._born >= self._settled:
             for _, id in sorted(stray):
                 self._submit(id)
-        for start in range(0, len(expired), 50):
-            self._each(self._expire, expired[start : start + 50])
+        for start in range(0, len(expired), BATCH):
+            self._guarded(self._expire, expired[start : start + BATCH])
+        if len(expired) == EXPIRE:
+            self._due = now
+        if self._lost:
+            self._guarded(self._drop_lost)
 
-    def _each(self, action: Callable[..., None], *arguments: Any) -> None:
-        # One record that can't be read must not keep the others waiting, and
-        # storage trouble must not end the thread.
-        try:
-            action(*arguments)
-        except Exception:
-            log.exception("the pulse could not %s", action.__name__.strip("_"))
+    def _sort(
+        self, entry: Entry, stray: list[tuple[float, str]], claims: list[Claim]
+    ) -> None:
+        job, state = entry.job, entry.job.state
+        if state.ended:
+            self._tidy.add(job.id)
+        elif state.status == QUEUED:
+            stray.append((job.created, job.id))
+        else:
+            claims.append(Claim(job.id, str(state.token), str(state.worker)))
 
-    def _is_dead(
-        self,
-        store: Store,
-        entry: Entry,
-        now: float,
-        seen: dict[str, tuple[int, float]],
-    ) -> bool:
-        state = entry.job.state
-        if state.worker == self.runner.worker and entry.job.id in self.live:
-            return False
-        lease = store.leases.get(state.worker)
-        beats = -1 if lease is None else lease.beats
-        if state.worker == self.runner.worker:
-            # Ours, and no thread has it: as dead as a stopped counter.
-            beats = -2
-        token = str(state.token)
-        before = self._seen.get(token)
-        if before is None or before[0] != beats:
-            seen[token] = (beats, now)
-            return False
-        seen[token] = before
-        return now - before[1] >= self.settings.lease
-
-    def _rescue(self, id: str) -> None:
-        """Take a job from a worker that is dead."""
-        orphans: list[Ticket] = []
-
-        def change(connection: Connection) -> str | None:
-            orphans.clear()
-            store = store_of(connection, self.runner.name)
-            assert store is not None
-            entry = store.find(id)
-            if entry is None or entry.job.state.status != RUNNING:
-                return None
-            state = entry.job.state
-            lease = store.leases.get(state.worker)
-            beats = -1 if lease is None else lease.beats
-            known = self._seen.get(str(state.token))
-            if known is None or known[0] not in (beats, -2):
-                return None
-            if entry.job.term("on_end") and state.request is not None:
-                orphans.append(self.runner.orphan(entry.job))
-            return give_up(connection, store, entry, INTERRUPTED, self.runner.clock())
-
-        status = transact(self.runner.db, change)
-        if status is None:
-            return
-        log.warning("%s… was %s: its worker is dead", id[:6], status)
-        if status == QUEUED:
-            self._submit(id)
-            return
-        self.live.end(id)
-        for ticket in orphans:
-            self.runner.finish_apart(ticket, status)
+    def _rescue(self, claim: Claim) -> None:
+        if self.rescue.rescue(claim) == QUEUED and claim.job_id is not None:
+            self._submit(claim.job_id)
 
     def _expire(self, expired: list[tuple[int, str]]) -> None:
         def change(connection: Connection) -> None:
             store = store_of(connection, self.runner.name)
             assert store is not None
             for expires, id in expired:
-                store.forget(expires, id)
+                try:
+                    store.forget(expires, id)
+                except TransientError:
+                    raise
+                except Exception:
+                    # Whatever is wrong with it, its time is over.
+                    log.exception("%.6s… has expired, and can't be read", id)
+                    store.drop(id)
+                    store.forget(expires, id)
 
         transact(self.runner.db, change)
         log.info("%d finished jobs have expired", len(expired))
+
+    def _drop_lost(self) -> None:
+        """Take jobs out of the registry whose records are not in the database."""
+
+        def change(connection: Connection) -> None:
+            store = store_of(connection, self.runner.name)
+            for id in self._lost:
+                store.drop(id)
+
+        transact(self.runner.db, change)
+        self._lost.clear()

@@ -5,6 +5,9 @@ from typing import Any
 
 from persistent import Persistent
 from ZODB.blob import Blob
+from zope.interface import implementer
+
+from asyncview.interfaces import IStoredRequest
 
 #: RFC 3875's meta-variables, but for those that say how the request was sent on
 #: this connection.  A list, because some servers put their whole process
@@ -38,6 +41,7 @@ def freeze(environ: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+@implementer(IStoredRequest)
 class StoredRequest(Persistent):
     """See `IStoredRequest`."""
 

@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
@@ -22,14 +21,11 @@ from asyncview.job import ABORTED
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import EXCEPTION
-from asyncview.job import INTERRUPTED
 from asyncview.job import NOT_REACHED
 from asyncview.job import QUEUED
 from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
-from asyncview.session import ProgressSession
-from asyncview.store import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -65,7 +61,7 @@ class Runner:
         self.name = name
         self.front = front
         self.live = live
-        self.worker = worker or secrets.token_hex(8)
+        self.worker = worker or secrets.token_urlsafe(9)
         self.clock = clock
         #: Set when the process wants to end: nothing waits any more.
         self.closing = threading.Event()
@@ -102,7 +98,7 @@ class Runner:
                     state = entry.job.state
                 if state.status != QUEUED:
                     continue
-                now, token = self.clock(), secrets.token_hex(8)
+                now, token = self.clock(), secrets.token_urlsafe(9)
                 state.claim(self.worker, token, now)
                 if brief is None:
                     brief = Brief.of(entry.job)
@@ -123,6 +119,9 @@ class Runner:
             if not mine:
                 raise
             tickets = mine
+        # From here on, or the pulse could believe that there is nothing to do.
+        for ticket in tickets:
+            self.live.begin(ticket.session, ticket.deadline)
         for id in ids:
             self._briefs.pop(id, None)
         return tickets
@@ -196,13 +195,15 @@ class Runner:
 
     def _attempts(self, ticket: Ticket) -> str:
         while True:
-            self.live.begin(ticket.session)
+            self.live.begin(ticket.session, ticket.deadline)
             error = self._replay(ticket)
             verdict = ticket.verdict
             if verdict is None or verdict.status == "doubt":
                 verdict = self._look(ticket, error)
                 if verdict.status == COMPLETED and ticket.term("on_end"):
                     self.finish(ticket, COMPLETED)
+            if verdict.status == "retry" and self._was_taken(ticket):
+                verdict = Verdict("fenced")
             if verdict.status == "retry":
                 if self._may_retry(ticket):
                     log.info(
@@ -217,6 +218,17 @@ class Runner:
                     continue
                 verdict = Verdict("failed", EXCEPTION, verdict.error)
             return self._settle(ticket, verdict)
+
+    def _was_taken(self, ticket: Ticket) -> bool:
+        """Whether a conflict was with somebody who took the job away."""
+        try:
+            with reading(self.db) as connection:
+                ticket.state(connection)
+        except Fenced:
+            return True
+        except Exception:
+            log.exception("%s: its database can't be read", ticket)
+        return False
 
     def _may_retry(self, ticket: Ticket) -> bool:
         if ticket.checkpointed and not ticket.term("restartable"):
@@ -337,18 +349,6 @@ class Runner:
 
         threading.Thread(target=run, name="asyncview-end", daemon=True).start()
 
-    def interrupt(self, session: ProgressSession) -> str | None:
-        """Take a running job away from its thread, which does not come to an end."""
-
-        def change(connection: Connection) -> str | None:
-            store = store_of(connection, self.name)
-            entry = None if store is None else store.find(str(session.id))
-            if entry is None or entry.job.state.worker != self.worker:
-                return None
-            return give_up(connection, store, entry, INTERRUPTED, self.clock())
-
-        return transact(self.db, change)
-
     def _log_failure(self, ticket: Ticket, failure: Failure) -> None:
         expected = failure.reason == ABORTED
         log.log(
@@ -363,25 +363,6 @@ class Runner:
 
     def _pause(self, seconds: float) -> None:
         self.closing.wait(seconds)
-
-
-def give_up(
-    connection: Connection, store: Any, entry: Entry, reason: str, now: float
-) -> str:
-    """End a job whose worker is gone, or queue it again where its view allows that."""
-    state = entry.job.state
-    if reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
-        state.requeue(entry.snapshot)
-        store.detach(entry.job.id)
-    else:
-        state.fail(
-            Failure(reason, secrets.token_hex(4)),
-            entry.snapshot,
-            now,
-            keep_request=entry.job.term("keep_request"),
-        )
-    status: str = state.status
-    return status
 
 
 def describe(reason: str, error: BaseException | None) -> Failure:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 from typing import NamedTuple
 from typing import TypeVar
@@ -24,7 +25,9 @@ from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 from ZODB.DB import DB
 from ZODB.POSException import ConflictError
+from zope.interface import implementer
 
+from asyncview.interfaces import IStore
 from asyncview.job import Job
 from asyncview.progress import NOTHING
 from asyncview.progress import Progress
@@ -37,32 +40,39 @@ T = TypeVar("T")
 
 
 class SmallTree(OOBTree):
-    """A write costs a leaf, so leaves are small."""
+    """A write costs a leaf and now and then a node, so both are small."""
 
-    max_leaf_size = 8
+    max_leaf_size = 6
+    max_internal_size = 6
 
 
 class SmallSet(OOTreeSet):
     """See `SmallTree`."""
 
-    max_leaf_size = 8
+    max_leaf_size = 6
+    max_internal_size = 6
 
 
 class Entry(NamedTuple):
-    """What is known of a job that has not ended, beside the job.
+    """What the registry knows of a job that has not ended.
 
-    ``key`` is its exclusive key, ``cancel`` whether it was asked to stop, and
-    ``progress`` is made by the first pulse that has something to say.
+    ``key`` is its exclusive key, and ``cancel`` whether it was asked to stop.
     """
 
     job: Job
     key: str | None = None
     cancel: bool = False
-    progress: Progress | None = None
+
+    @property
+    def progress(self) -> Progress | None:
+        """The record that the pulse writes, while the job runs."""
+        return self.job.state.live
 
     @property
     def snapshot(self) -> Snapshot:
-        return NOTHING if self.progress is None else self.progress.snapshot
+        """The last progress that was written while the job runs."""
+        live = self.job.state.live
+        return NOTHING if live is None else live.snapshot
 
 
 class Shard(Persistent):
@@ -71,11 +81,12 @@ class Shard(Persistent):
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {id: _trimmed(entry) for id, entry in self.entries.items()}
+    def __getstate__(self) -> tuple[Any, ...]:
+        return (1, {id: _trimmed(entry) for id, entry in self.entries.items()})
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.entries = {id: Entry(*entry) for id, entry in state.items()}
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, entries = state
+        self.entries = {id: Entry(*entry) for id, entry in entries.items()}
 
     def put(self, id: str, entry: Entry) -> None:
         self.entries[id] = entry
@@ -86,41 +97,31 @@ class Shard(Persistent):
             self._p_changed = True
 
     def _p_resolveConflict(
-        self, old: dict[str, Any], saved: dict[str, Any], new: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Three-way merge by id, and within an entry by field.
+        self, old: tuple[Any, ...], saved: tuple[Any, ...], new: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        """Three-way merge by id: what either added, dropped or cancelled.
 
         Only two jobs with one exclusive key are a true conflict.
         """
+        (_, before), (_, theirs), (_, mine) = old, saved, new
         merged = {
-            id: entry for id, entry in saved.items() if id in new or id not in old
+            id: entry for id, entry in theirs.items() if id in mine or id not in before
         }
-        keys = {Entry(*entry).key for id, entry in saved.items() if id not in old}
-        for id, values in new.items():
-            if id not in old:
-                key = Entry(*values).key
-                if id in saved or (key is not None and key in keys):
-                    raise ConflictError(f"two jobs with the exclusive key {key}")
+        keys = {Entry(*entry).key for id, entry in theirs.items() if id not in before}
+        for id, values in mine.items():
+            entry = Entry(*values)
+            if id not in before:
+                if id in theirs or (entry.key is not None and entry.key in keys):
+                    raise ConflictError(f"two jobs with the exclusive key {entry.key}")
                 merged[id] = values
-            elif id in saved:
-                mine, theirs, base = Entry(*values), Entry(*saved[id]), Entry(*old[id])
-                merged[id] = _trimmed(
-                    mine._replace(
-                        cancel=mine.cancel or theirs.cancel,
-                        # References can't be compared here, but the progress
-                        # record only ever comes (or, requeued, goes).
-                        progress=(
-                            theirs.progress
-                            if (mine.progress is None) == (base.progress is None)
-                            else mine.progress
-                        ),
-                    )
-                )
-        return merged
+            elif entry.cancel and id in merged:
+                merged[id] = _trimmed(Entry(*merged[id])._replace(cancel=True))
+        return (1, merged)
 
 
 def _trimmed(entry: Entry) -> tuple[Any, ...]:
-    size = 4
+    """Without the defaults at its end."""
+    size = len(entry)
     while size > 1 and not entry[size - 1]:
         size -= 1
     return tuple(entry)[:size]
@@ -132,14 +133,20 @@ class Lease(Persistent):
     beats = 0
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return (self.beats,)
+        return (1, self.beats)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        (self.beats,) = state
+        _, self.beats = state
 
 
+@implementer(IStore)
 class Store(Persistent):
-    """See `IStore`."""
+    """See `IStore`.
+
+    ``finished`` are the jobs that have ended, by id; ``expiry`` holds when each may
+    go, as pairs of whole seconds since the epoch and id; ``leases`` are the heartbeats
+    of the processes, by worker.
+    """
 
     def __init__(self) -> None:
         self.shards = tuple(Shard() for _ in range(SHARDS))
@@ -147,10 +154,17 @@ class Store(Persistent):
         self.expiry = SmallSet()
         self.leases = OOBTree()
 
+    def __getstate__(self) -> tuple[Any, ...]:
+        return (1, self.shards, self.finished, self.expiry, self.leases)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shards, self.finished, self.expiry, self.leases = state
+
     def shard(self, id: str) -> Shard:
         return self.shards[shard_of(id)]
 
     def add(self, job: Job, key: str | None = None) -> None:
+        """See `IStore`."""
         self.shard(job.id).put(job.id, Entry(job, key))
 
     def find(self, id: str) -> Entry | None:
@@ -163,10 +177,15 @@ class Store(Persistent):
             entry = Entry(job)
         return None if entry.job.state.deleted else entry
 
-    def unfinished(self) -> Iterator[Entry]:
-        """Those that may not have ended; the state of each says whether it has."""
+    def items(self) -> Iterator[tuple[str, Entry]]:
+        """Ids and entries of those that may not have ended; loads none of them."""
         for shard in self.shards:
-            yield from tuple(shard.entries.values())
+            yield from tuple(shard.entries.items())
+
+    def unfinished(self) -> Iterator[Entry]:
+        """See `IStore`."""
+        for _id, entry in self.items():
+            yield entry
 
     def crowd(self) -> int:
         """How many jobs there are that may not have ended; loads none of them."""
@@ -203,23 +222,10 @@ class Store(Persistent):
         if entry is not None and not entry.cancel:
             shard.put(id, entry._replace(cancel=True))
 
-    def attach(self, id: str, snapshot: Snapshot) -> None:
-        """Write progress: one small record, from the second time on."""
-        shard = self.shard(id)
-        entry = shard.entries.get(id)
-        if entry is None:
-            return
-        if entry.progress is None:
-            shard.put(id, entry._replace(progress=Progress(snapshot)))
-        else:
-            entry.progress.snapshot = snapshot
-
-    def detach(self, id: str) -> None:
-        """Forget the progress of an earlier start."""
-        shard = self.shard(id)
-        entry = shard.entries.get(id)
-        if entry is not None and entry.progress is not None:
-            shard.put(id, entry._replace(progress=None))
+    def drop(self, id: str) -> None:
+        """Forget a job whose record is lost."""
+        self.shard(id).drop(id)
+        self.finished.pop(id, None)
 
     def file(self, id: str, expires: Callable[[Job], float]) -> None:
         """Move a job that has ended to where it is kept; forget one that is deleted."""
@@ -228,21 +234,18 @@ class Store(Persistent):
         job = self.finished.get(id) if entry is None else entry.job
         if job is None or not job.state.ended:
             return
-        shard.drop(id)
         if job.state.deleted:
             self.finished.pop(id, None)
         elif entry is not None:
+            # First what may fail: a job stands in one place or the other.
+            item = (int(expires(job)), id)
             self.finished[id] = job
-            self.expiry.add((int(expires(job)), id))
+            self.expiry.add(item)
+        shard.drop(id)
 
     def expired(self, now: float, limit: int = 200) -> list[tuple[int, str]]:
         """Who may go, oldest first; loads no job."""
-        found = []
-        for item in self.expiry.keys(max=(int(now), "")):
-            found.append(item)
-            if len(found) == limit:
-                break
-        return found
+        return list(islice(self.expiry.keys(max=(int(now), "")), limit))
 
     def forget(self, expires: int, id: str) -> None:
         """Remove a finished job, its tombstone first."""

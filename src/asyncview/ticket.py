@@ -141,13 +141,19 @@ class Ticket:
         self.finishing = False
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
-        shown = self.session.snapshot.version
-        self.session = ProgressSession(self.id, attempt, shown)
+        # Fresh, but for the version, which a page must not see go back.
+        self.session = ProgressSession(self.id, attempt, self.session.snapshot)
 
     def term(self, name: str) -> Any:
         if name in self.changed:
             return self.changed[name]
         return self.terms.get(name, TERMS[name])
+
+    @property
+    def deadline(self) -> float | None:
+        """When, by ``time.monotonic``, the job has run for too long; None: never."""
+        limit = self.terms.get("max_runtime")
+        return None if limit is None else self.begun + float(limit)
 
     def refuse(self, why: str) -> None:
         """Say why ``__run__`` will not be entered."""

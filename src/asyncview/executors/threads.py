@@ -2,11 +2,14 @@
 
 import logging
 import threading
+import time
 from collections import deque
 
 from zope.interface import implementer
+from zope.interface import provider
 
 from asyncview.interfaces import IExecutor
+from asyncview.interfaces import IExecutorFactory
 from asyncview.runner import Runner
 from asyncview.runner import Ticket
 
@@ -29,7 +32,8 @@ class ThreadExecutor:
         self._known: set[str] = set()
         self._ready: deque[Ticket] = deque()
         self._changed = threading.Condition()
-        self._claiming = False
+        #: Jobs that are just being claimed.
+        self._claimed: list[str] = []
         self._hungry = 0
         self._working: set[Ticket] = set()
         self._stopped = False
@@ -42,7 +46,9 @@ class ThreadExecutor:
                 return
             self._known.add(job_id)
             self._queue.append(job_id)
-            if not self._hungry and len(self._threads) < self._size:
+            # The hungry may have been woken for others already.
+            meals = len(self._queue) + len(self._claimed) + len(self._ready)
+            if meals > self._hungry and len(self._threads) < self._size:
                 self._start()
             self._changed.notify()
 
@@ -72,19 +78,16 @@ class ThreadExecutor:
             try:
                 return self._queue.index(job_id)
             except ValueError:
-                return None
+                # It is just being claimed.
+                return 0
 
     def waiting(self, job_id: str) -> bool:
         """See `IExecutor`."""
         return job_id in self._known
 
-    def queued(self) -> int:
-        """See `IExecutor`."""
-        return len(self._queue)
-
     def busy(self) -> bool:
         """See `IExecutor`."""
-        return bool(self._known or self._working)
+        return bool(self._known or self._ready or self._working)
 
     def stop(self) -> None:
         """See `IExecutor`."""
@@ -94,6 +97,13 @@ class ThreadExecutor:
             self._known.clear()
             self._changed.notify_all()
 
+    def join(self, timeout: float) -> bool:
+        """See `IExecutor`."""
+        end = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(end - time.monotonic(), 0.0))
+        return not any(thread.is_alive() for thread in self._threads)
+
     def _loop(self) -> None:
         while True:
             ticket = self._next()
@@ -101,6 +111,9 @@ class ThreadExecutor:
                 return
             try:
                 self._runner.run(ticket)
+            except BaseException:
+                # A thread that ends is missing for ever after.
+                log.exception("%s was given up: this is a defect of asyncview", ticket)
             finally:
                 with self._changed:
                     self._working.discard(ticket)
@@ -119,7 +132,7 @@ class ThreadExecutor:
                         return self._take()
                     if self._stopped:
                         return None
-                    if self._queue and not self._claiming:
+                    if self._queue and not self._claimed:
                         self._claim()
                     else:
                         self._changed.wait()
@@ -138,7 +151,7 @@ class ThreadExecutor:
         ending = sum(ticket.finishing for ticket in self._working)
         wanted = max(self._hungry + ending - len(self._ready), 1)
         ids = [self._queue.popleft() for _ in range(min(wanted, len(self._queue)))]
-        self._claiming = True
+        self._claimed = ids
         tickets: list[Ticket] = []
         failed = False
         self._changed.release()
@@ -150,7 +163,7 @@ class ThreadExecutor:
             failed = True
         finally:
             self._changed.acquire()
-            self._claiming = False
+            self._claimed = []
         if failed and not self._stopped:
             self._queue.extendleft(reversed(ids))
         else:
@@ -159,6 +172,7 @@ class ThreadExecutor:
         self._changed.notify_all()
 
 
+@provider(IExecutorFactory)
 def factory(runner: Runner, threads: int) -> ThreadExecutor:
     """See `IExecutorFactory`."""
     return ThreadExecutor(runner, threads)

@@ -7,6 +7,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from ZODB.DB import DB
 
+from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
 from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
@@ -33,6 +34,8 @@ class Site:
         self._registry = registry
         self.settings = settings
         self.front = PyramidFront(registry)
+        # Made now: pyramid_zodbconn opens the database while configuring.
+        self._fork = ForkGuard()
         self.documents = Documents()
         #: Whether a GET may start a job, because some view says so.
         self.starts_on_get = False
@@ -51,7 +54,12 @@ class Site:
             if self._engine is None:
                 database = self.check_database()
                 self._engine = Engine(
-                    self.settings, database, self.front, self.executor
+                    self.settings,
+                    database,
+                    self.front,
+                    self.executor,
+                    self._fork,
+                    at_exit=self.close,
                 )
             return self._engine
 
@@ -70,6 +78,9 @@ class Site:
 
     def close(self, drain: float | None = None) -> None:
         """End jobs and pulse, then close the databases, in this order."""
+        if self._fork.forked:
+            # The parent's: closing it here would give up the parent's lock.
+            return
         with self._lock:
             engine = self._engine
         if engine is not None:

@@ -83,7 +83,8 @@ def _give_grace(engine: Engine, process_id: str) -> None:
         return
     try:
         with engine.live.watching(process_id) as ended:
-            if process_id in engine.live or engine.executor.waiting(process_id):
+            # In this order: a job is live before it waits no more.
+            if engine.executor.waiting(process_id) or process_id in engine.live:
                 ended.wait(engine.settings.grace)
     finally:
         engine.live.grace.release()

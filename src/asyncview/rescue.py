@@ -1,0 +1,167 @@
+"""Takes jobs away from workers: from dead ones, and from those that take too long."""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ZODB.Connection import Connection
+
+from asyncview.job import INTERRUPTED
+from asyncview.job import RUNNING
+from asyncview.job import Failure
+from asyncview.runner import Runner
+from asyncview.store import Entry
+from asyncview.store import Store
+from asyncview.store import store_of
+from asyncview.store import transact
+from asyncview.ticket import Ticket
+
+log = logging.getLogger("asyncview.rescue")
+
+#: The heartbeat of a worker that has none, and of this one where no thread has the job.
+NO_LEASE = -1
+OURS = -2
+
+
+class Claim(NamedTuple):
+    """Who runs a job; ``job_id`` is None for a worker of which only a lease is left."""
+
+    job_id: str | None
+    token: str
+    worker: str
+
+
+class Rescue:
+    """Finds out which workers are dead, and ends or requeues what they ran.
+
+    No clock is compared with another process's: a worker is dead when its counter has
+    not moved for ``lease`` seconds of our own monotonic clock.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        lease: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runner = runner
+        self._lease = lease
+        self._monotonic = monotonic
+        #: By claim, as a worker that was idle for long may just have begun with it:
+        #: its counter, and since when that has not moved.
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def dead(self, store: Store, claims: Iterable[Claim]) -> list[Claim]:
+        """Those of all ``claims`` whose workers are dead, and leases nobody needs."""
+        now = self._monotonic()
+        seen: dict[str, tuple[int, float]] = {}
+        found = []
+        claims = list(claims)
+        known = {claim.worker for claim in claims} | {self._runner.worker}
+        claims += [
+            Claim(None, name, name) for name in store.leases if name not in known
+        ]
+        for claim in claims:
+            beats = self._beats(store, claim.worker)
+            before = self._seen.get(claim.token, (None, now))
+            seen[claim.token] = (beats, before[1] if before[0] == beats else now)
+            if now - seen[claim.token][1] >= self._lease:
+                found.append(claim)
+        self._seen = seen
+        return found
+
+    def _beats(self, store: Store, worker: str) -> int:
+        if worker == self._runner.worker:
+            return OURS
+        lease = store.leases.get(worker)
+        return NO_LEASE if lease is None else lease.beats
+
+    def rescue(self, claim: Claim) -> str | None:
+        """Take a job from a worker that is dead; None if it is not, after all."""
+
+        def still(store: Store) -> bool:
+            return self._seen[claim.token][0] == self._beats(store, claim.worker)
+
+        def bury(connection: Connection) -> None:
+            store = store_of(connection, self._runner.name)
+            # One that is idle makes itself another.
+            if store is not None and still(store):
+                store.leases.pop(claim.worker, None)
+
+        if claim.job_id is None:
+            transact(self._runner.db, bury)
+            return None
+        return self._take(claim.job_id, claim.token, INTERRUPTED, still)
+
+    def take(self, job_id: str, reason: str) -> str | None:
+        """Take a job from a thread of this process.
+
+        Gives its new status, None where the job was not this process's.
+        """
+        return self._take(job_id, None, reason, lambda store: True)
+
+    def _take(
+        self,
+        id: str,
+        token: str | None,
+        reason: str,
+        still: Callable[[Store], bool],
+    ) -> str | None:
+        runner = self._runner
+        orphans: list[Ticket] = []
+
+        def change(connection: Connection) -> tuple[str, str] | None:
+            while orphans:
+                orphans.pop().close()
+            store = store_of(connection, runner.name)
+            entry = None if store is None else store.find(id)
+            if entry is None or entry.job.state.status != RUNNING:
+                return None
+            state = entry.job.state
+            ours = (
+                state.worker == runner.worker
+                if token is None
+                else (state.token == token)
+            )
+            if not ours or not still(store):
+                return None
+            if entry.job.term("on_end"):
+                orphans.append(runner.orphan(entry.job))
+            return give_up(entry, reason, runner.clock())
+
+        taken = transact(runner.db, change)
+        if taken is None:
+            return None
+        status, error_id = taken
+        log.warning(
+            "%.6s… was taken from its worker (%s): %s %s", id, reason, status, error_id
+        )
+        runner.live.end(id)
+        for ticket in orphans:
+            if error_id:
+                runner.finish_apart(ticket, status)
+            else:
+                ticket.close()
+        return status
+
+
+def give_up(entry: Entry, reason: str, now: float) -> tuple[str, str]:
+    """End a running job as failed, or queue it again where its view allows that.
+
+    Gives the new status, and the error id where it failed.
+    """
+    state, error_id = entry.job.state, ""
+    if reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
+        state.requeue(entry.snapshot)
+    else:
+        error_id = secrets.token_hex(4)
+        state.fail(
+            Failure(reason, error_id),
+            entry.snapshot,
+            now,
+            keep_request=entry.job.term("keep_request"),
+        )
+    return state.status, error_id
