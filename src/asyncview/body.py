@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable
+from typing import BinaryIO
 
 from ZODB.blob import Blob
 from ZODB.Connection import Connection
@@ -10,6 +11,9 @@ from ZODB.DB import DB
 from ZODB.interfaces import IBlobStorage
 
 from asyncview.outcome import INLINE
+
+#: How much of a body is in memory at a time, in bytes.
+BLOCK = 256 * 1024
 
 
 class Body:
@@ -41,6 +45,11 @@ class Body:
             if size > INLINE and directory is not None:
                 return cls._spooled(held, chunks, directory)
         return cls(b"".join(held))
+
+    @classmethod
+    def read(cls, file: BinaryIO, db: DB) -> "Body":
+        """All of ``file``, from where it stands."""
+        return cls.collect(iter(lambda: file.read(BLOCK), b""), db)
 
     @classmethod
     def _spooled(

@@ -4,7 +4,7 @@ A job is two persistent objects.  `Job` is what was said when it was started, an
 changes; `State` is where it stands, is written when it is claimed and when it ends, and
 nobody else writes it.  Progress, request, outcome and the wish to cancel are kept
 apart, so that none of them conflicts with another or pays for another's size: the
-record for the progress is made by the claim, and only the pulse writes it from then on.
+record for the progress is made with the job, and only the pulse writes it.
 """
 
 import secrets
@@ -181,6 +181,8 @@ class State(Persistent):
     def __init__(self, request: StoredRequest | None) -> None:
         self.request = request
         self.changed: dict[str, Any] = {}
+        # Made with the job, so that a claim writes one record and no more.
+        self.live = Progress()
 
     def __getstate__(self) -> tuple[Any, ...]:
         values: list[Any] = [
@@ -247,7 +249,8 @@ class State(Persistent):
         self.token = token
         self.attempt += 1
         self.started = now
-        self.live = Progress()
+        if self.live is None:
+            self.live = Progress()
 
     def complete(
         self, outcome: Outcome, last: Snapshot, now: float, **facts: Any

@@ -21,11 +21,11 @@ class Content(Persistent):
     def __init__(self, data: bytes) -> None:
         self.data = data
 
-    def __getstate__(self) -> bytes:
-        return self.data
+    def __getstate__(self) -> tuple[int, bytes]:
+        return (1, self.data)
 
-    def __setstate__(self, state: bytes) -> None:
-        self.data = state
+    def __setstate__(self, state: tuple[int, bytes]) -> None:
+        _, self.data = state
 
 
 @implementer(IOutcome)

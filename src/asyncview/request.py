@@ -20,12 +20,14 @@ NAMES = frozenset(
 )
 
 #: Conditions and encodings belong to the answer that the POST gets, not to the
-#: result; the body is stored whole, whatever it came in.
+#: result; the body is stored whole, whatever it came in.  HTTP_PROXY is no header
+#: but a variable of the process, often with a password.
 DROPPED = frozenset(
     """HTTP_ACCEPT_ENCODING HTTP_CONNECTION HTTP_CONTENT_LENGTH
     HTTP_CONTENT_TYPE HTTP_EXPECT HTTP_IF_MATCH HTTP_IF_MODIFIED_SINCE
     HTTP_IF_NONE_MATCH HTTP_IF_RANGE HTTP_IF_UNMODIFIED_SINCE HTTP_KEEP_ALIVE
-    HTTP_RANGE HTTP_TE HTTP_TRAILER HTTP_TRANSFER_ENCODING HTTP_UPGRADE""".split()
+    HTTP_PROXY HTTP_RANGE HTTP_TE HTTP_TRAILER HTTP_TRANSFER_ENCODING
+    HTTP_UPGRADE""".split()
 )
 
 

@@ -201,6 +201,8 @@ class Runner:
             verdict = ticket.verdict
             if verdict is None or verdict.status == "doubt":
                 verdict = self._look(ticket, error)
+                if verdict.status == COMPLETED and ticket.term("on_end"):
+                    self.finish(ticket, COMPLETED)
             if verdict.status == "retry" and self._was_taken(ticket):
                 verdict = Verdict("fenced")
             if verdict.status == "retry":
@@ -249,8 +251,10 @@ class Runner:
             try:
                 with reading(self.db) as connection:
                     state: State = connection.get(ticket.brief.state_oid)
-                    if state.token == ticket.token and state.ended:
-                        return Verdict(COMPLETED)
+                    if state.token != ticket.token or state.ended:
+                        mine = state.token == ticket.token
+                        done = mine and state.status == COMPLETED
+                        return Verdict(COMPLETED if done else "fenced")
                 break
             except Exception:
                 log.exception("%s: its database can't be read", ticket)
@@ -259,6 +263,8 @@ class Runner:
                 self._pause(1.0)
         if ticket.verdict is not None:
             error = ticket.verdict.error or error
+            if ticket.verdict.retry:
+                return Verdict("retry", EXCEPTION, error)
         reason = EXCEPTION if ticket.entered else NOT_REACHED
         return Verdict("failed", reason, error)
 
@@ -365,11 +371,12 @@ def describe(reason: str, error: BaseException | None) -> Failure:
     id = secrets.token_hex(4)
     if error is None:
         return Failure(reason, id)
+    # An error may raise anything when it is asked what it says.
     message = "(its message can't be shown)"
-    with suppress(Exception):
+    with suppress(BaseException):
         message = str(error)
     lines = "(its traceback can't be shown)"
-    with suppress(Exception):
+    with suppress(BaseException):
         lines = "".join(traceback.format_exception(error, limit=60))
     if len(lines) > TRACEBACK_WIDTH:
         half = TRACEBACK_WIDTH // 2

@@ -73,6 +73,7 @@ class Verdict:
         reason: str = "",
         error: BaseException | None = None,
         response: "Captured | None" = None,
+        retry: bool = False,
     ) -> None:
         #: ``completed`` (recorded), ``dropped`` (completed, to be recorded without
         #: the work), ``failed``, ``cancelled``, ``retry``, ``doubt`` or ``fenced``.
@@ -80,6 +81,8 @@ class Verdict:
         self.reason = reason
         self.error = error
         self.response = response
+        #: Whether doubt may end in a new attempt, if nothing was stored.
+        self.retry = retry
 
 
 class Captured:
@@ -166,11 +169,6 @@ class Ticket:
         """Make the transaction fail if the job is taken away before it commits."""
         connection.readCurrent(self.state(connection))
 
-    def committed_early(self, success: bool) -> None:
-        """To be called after each commit of the job's transactions."""
-        if success and not self.finishing:
-            self.checkpointed = True
-
     def facts(self) -> dict[str, Any]:
         return {
             "changed": self.changed,
@@ -186,10 +184,12 @@ class Ticket:
         )
 
     def close(self) -> None:
-        """Close the body's file."""
+        """Close the body's file, and let go of the last attempt."""
         body = self.brief.body
         if not isinstance(body, bytes):
             body.close()
+        # An error holds on to all that its frames held: request, files, objects.
+        self.verdict = None
 
     def __str__(self) -> str:
         owner = self.owner[1] if self.owner else "anonymous"

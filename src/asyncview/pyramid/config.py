@@ -25,14 +25,15 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import errors
 from asyncview.pyramid import pages
+from asyncview.pyramid.access import check_readable
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
 from asyncview.pyramid.results import to_response
 from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
+from asyncview.pyramid.start import JOB
 from asyncview.pyramid.status import private
-from asyncview.pyramid.tween import JOB
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings
@@ -51,10 +52,10 @@ def includeme(config: Configurator) -> None:
     if not hasattr(config.registry, "_zodb_databases"):
         config.include("pyramid_zodbconn")
     config.include("pyramid_chameleon")
+    # Where it was given as a text it still is one.
+    package = getattr(config.root_package, "__name__", config.root_package)
     try:
-        settings = Settings.read(
-            config.get_settings(), config.root_package.__name__.partition(".")[0]
-        )
+        settings = Settings.read(config.get_settings(), package.partition(".")[0])
     except BadSetting as error:
         raise ConfigurationError(str(error)) from None
     site = config.registry.asyncview = Site(config.registry, settings)
@@ -173,6 +174,8 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
 
     def derived(context: Any, request: Any) -> Any:
         environ = request.environ
+        if JOB not in environ:
+            check_readable(request)
         before = environ.get(FACTS)
         environ[FACTS] = facts
         try:

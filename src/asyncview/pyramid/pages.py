@@ -93,16 +93,6 @@ def page(
     return private(response)
 
 
-def html(text: Any) -> Response:
-    """A page that the application made itself."""
-    response = Response(content_type="text/html", charset="utf-8")
-    if isinstance(text, bytes):
-        response.body = text
-    else:
-        response.text = str(text)
-    return private(response)
-
-
 def start(request: Request, label: Any, values: dict[str, Any]) -> Response:
     """One button that starts the job."""
     name, token = csrf_field(request)

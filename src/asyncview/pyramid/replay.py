@@ -10,10 +10,10 @@ from zope.interface import implementer
 
 from asyncview.interfaces import IFront
 from asyncview.pyramid.sessions import ReplaySession
-from asyncview.pyramid.tween import JOB
-from asyncview.pyramid.tween import SESSION
-from asyncview.pyramid.tween import START
-from asyncview.pyramid.tween import Start
+from asyncview.pyramid.start import JOB
+from asyncview.pyramid.start import SESSION
+from asyncview.pyramid.start import START
+from asyncview.pyramid.start import Start
 from asyncview.ticket import Ticket
 
 
@@ -31,12 +31,9 @@ class PyramidFront:
             # `pyramid.paster.bootstrap` and `prepare` make no application.
             self.router = Router(self._registry)
         environ = stored_environ(ticket)
-        environ[JOB] = ticket
         # A job may start others: they are stored and woken with its own end.
-        start = environ[START] = Start(
-            self._registry.asyncview.engine,
-            {name: value for name, value in environ.items() if name != JOB},
-        )
+        start = Start(self._registry.asyncview.engine, environ, patient=False)
+        environ[JOB], environ[START] = ticket, start
         try:
             with self.router.request_context(environ) as request:
                 if ticket.brief.session is not None:
@@ -49,7 +46,6 @@ class PyramidFront:
                 if ticket.owner is not None:
                     transaction.user = ticket.owner[1]
                 transaction.note(ticket.view)
-                transaction.addAfterCommitHook(ticket.committed_early)
                 try:
                     self.router.invoke_request(request)
                 finally:

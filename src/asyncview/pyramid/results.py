@@ -28,12 +28,19 @@ def to_response(request: Request, result: Any, renderer: Any) -> Any:
     return result
 
 
-def as_body(request: Request, text: str | bytes) -> Response:
-    """On the request's own response, so that what was set there stays."""
+def as_body(
+    request: Request, text: str | bytes, content_type: str | None = None
+) -> Response:
+    """On the request's own response, so that what was set there stays.
+
+    ``content_type`` is that of a text for which nothing was set; if None, plain text
+    unless it says that it is HTML.
+    """
     response = request.response
+    if content_type is None:
+        content_type = "text/html" if hasattr(text, "__html__") else "text/plain"
     if response.content_type == response.default_content_type:
-        kind = "text/html" if hasattr(text, "__html__") else "text/plain"
-        response.content_type = kind
+        response.content_type = content_type
     if isinstance(text, bytes):
         response.body = text
     else:

@@ -27,16 +27,18 @@ def pack(request: Request) -> bytes | None:
     if not has_sessions(request):
         return None
     session = request.session
-    values = {}
+    # One by one, so that the code of one may change before the job runs.
+    values: dict[str, bytes] = {}
     for name, value in session.items():
         if isinstance(name, str) and name.startswith(FLASH):
             continue
         try:
-            pickle.dumps(value)
+            # There are objects that can be written and not read.
+            pickle.loads(packed := pickle.dumps(value, protocol=4))
         except Exception as error:
             log.warning("a job will not see %r of its session: %s", name, error)
         else:
-            values[name] = value
+            values[name] = packed
     created = getattr(session, "created", None)
     created = int(created) if isinstance(created, (int, float)) else int(time.time())
     return pickle.dumps((values, created, get_csrf_token(request)), protocol=4)
@@ -61,7 +63,12 @@ class ReplaySession(dict[str, Any]):
 
     def __init__(self, packed: bytes) -> None:
         values, self.created, self._token = pickle.loads(packed)
-        super().__init__(values)
+        super().__init__()
+        for name, value in values.items():
+            try:
+                self[name] = pickle.loads(value)
+            except Exception as error:
+                log.warning("a job does not see %r of its session: %s", name, error)
         self._flashed: list[tuple[str, str]] = []
 
     def flashes(self) -> tuple[tuple[str, str], ...]:

@@ -13,11 +13,11 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
 from asyncview.executors import threads
 from asyncview.interfaces import IExecutorFactory
-from asyncview.pyramid import starts
+from asyncview.pyramid import admission
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
+from asyncview.pyramid.start import Start
 from asyncview.pyramid.status import Documents
-from asyncview.pyramid.tween import Start
 from asyncview.settings import Settings
 
 #: By the names that the setting has for them.
@@ -96,6 +96,7 @@ class Site:
 
     def answer_twin(self, request: Request, start: Start) -> Response | None:
         """After a conflict of two exclusive starts: the answer for the second."""
-        if start.key is None or start.job is None:
-            return None
-        return starts.twin_of(request, start.key, owner_of(request))
+        for asked in start.asked:
+            if asked.key is not None:
+                return admission.twin_of(request, asked.key, owner_of(request))
+        return None

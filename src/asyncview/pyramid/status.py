@@ -11,6 +11,7 @@ from typing import Any
 
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid_zodbconn import get_connection
 
 from asyncview.engine import Engine
 from asyncview.i18n import _
@@ -169,27 +170,27 @@ def _position(request: Request, job: Job) -> int | None:
     if job.state.status != QUEUED:
         return None
     engine: Engine = request.registry.asyncview.engine
-    if job._p_jar is None:
-        # About to be stored, and to be the last in the queue.
-        return engine.executor.queued()
     position = engine.executor.position(job.id)
-    if position is None:
-        store = store_of(job._p_jar, engine.settings.name)
-        if store is not None:
-            position = sum(
-                1
-                for each in store.unfinished()
-                if each.job.created < job.created and each.job.state.status == QUEUED
-            )
-    return position
+    if position is not None:
+        return position
+    # Where it is about to be stored the document is of a job that nobody has yet.
+    connection = job._p_jar or get_connection(request, engine.settings.database)
+    store = store_of(connection, engine.settings.name)
+    if store is None:
+        return None
+    return sum(
+        1
+        for each in store.unfinished()
+        if each.job.created < job.created and each.job.state.status == QUEUED
+    )
 
 
 def _rate(started: float | None, last: Snapshot) -> float | None:
     """A second, over the whole attempt."""
     if not started or not last.updated or not last.current:
         return None
-    seconds = last.updated - started
-    return round(last.current / seconds, 2) if seconds > 0 else None
+    # The time is kept in tenths of a second.
+    return round(last.current / max(last.updated - started, 0.1), 2)
 
 
 def _error(request: Request, job: Job) -> dict[str, str] | None:

@@ -1,72 +1,42 @@
 """`BaseAsyncView`: what an author subclasses."""
 
 import functools
-import hashlib
 import inspect
 import logging
-import re
-import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
-from urllib.parse import urlsplit
 
 from pyramid.path import package_of
 from pyramid.renderers import RendererHelper
 from pyramid.request import Request
 from pyramid.response import Response
-from pyramid_zodbconn import get_connection
 
-from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import NoSuchProcessError
 from asyncview.exceptions import ProcessCancelledError
 from asyncview.exceptions import ThreadDiedBeforeCompletionError
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FAILED
-from asyncview.job import TERMS
 from asyncview.job import Job
 from asyncview.pyramid import errors
 from asyncview.pyramid import pages
-from asyncview.pyramid import starts
 from asyncview.pyramid import status
 from asyncview.pyramid import subviews
 from asyncview.pyramid.access import find
-from asyncview.pyramid.facts import ViewFacts
+from asyncview.pyramid.asking import ask
 from asyncview.pyramid.facts import facts_of
-from asyncview.pyramid.facts import is_cross_site
 from asyncview.pyramid.identity import context_identity
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.identity import view_identity
-from asyncview.pyramid.identity import visitor_of
-from asyncview.pyramid.sessions import pack
-from asyncview.pyramid.sessions import touch_csrf
+from asyncview.pyramid.joblog import JobLog
+from asyncview.pyramid.results import as_body
+from asyncview.pyramid.start import JOB
+from asyncview.pyramid.start import VIEW
 from asyncview.pyramid.stored import stored_response
-from asyncview.pyramid.tween import JOB
-from asyncview.pyramid.tween import SAFE_METHODS
-from asyncview.pyramid.tween import START
-from asyncview.pyramid.tween import VIEW
-from asyncview.pyramid.tween import Start
+from asyncview.pyramid.terms import said_anew
+from asyncview.pyramid.terms import terms_of
 from asyncview.session import ProgressSession
-from asyncview.store import Entry
 from asyncview.ticket import Ticket
-
-#: What may be said anew in ``__run__``.
-RUNTIME = (
-    "label",
-    "tags",
-    "success_msg",
-    "success_url",
-    "error_msg",
-    "error_url",
-    "keep",
-)
-
-#: What an address may have as it is; everything else no header can carry.
-URL_SAFE = "%/:?#[]@!$&'()*+,;=~"
-
-#: How often a view that is ``restartable = True`` is started again.
-RESTARTS = 3
 
 
 class BaseAsyncView:
@@ -129,7 +99,10 @@ class BaseAsyncView:
         """What a request shows that starts nothing; also an asset spec."""
         if facts_of(self.request).renderer is not None:
             return kw
-        return pages.start(self.request, status.label_of(self), kw)
+        response = pages.start(self.request, status.label_of(self), kw)
+        # What `run_process` thought of the form.
+        response.status = self.request.response.status
+        return response
 
     def processing_page(self, process_id: str) -> Any:
         """What is shown while the job runs; also an asset spec."""
@@ -152,7 +125,8 @@ class BaseAsyncView:
         if request.subpath and self.process_id is None:
             return subviews.subview(self)
         if not no_process and self.run_process():
-            return self._start()
+            has_on_end = type(self).on_end is not BaseAsyncView.on_end
+            return ask(self, terms_of(self) | {"on_end": has_on_end})
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
             return errors.method_not_allowed(request, "GET, HEAD, POST")
         return self._page("initial_page", **kw)
@@ -180,27 +154,17 @@ class BaseAsyncView:
             # Its own error is the news, not what a property makes of the half
             # done work.
             try:
-                ticket.changed = self._changed(ticket)
+                ticket.changed = said_anew(self, ticket.terms)
             except Exception:
                 logging.getLogger("asyncview.job").exception("%s", ticket)
             raise
-        ticket.changed = self._changed(ticket)
+        ticket.changed = said_anew(self, ticket.terms)
         return result
 
     def _run(self) -> Any:
         if takes_process_id(type(self).__run__):
             return self.__run__(process_id=self.process_id)
         return self.__run__()
-
-    def _changed(self, ticket: Ticket) -> dict[str, Any]:
-        # Plain class attributes are what they were at the POST.
-        own, computed = vars(self), computed_names(type(self))
-        said = [name for name in RUNTIME if name in own or name in computed]
-        return {
-            name: value
-            for name, value in self._terms(said).items()
-            if value != ticket.terms.get(name, TERMS[name])
-        }
 
     # In __run__
 
@@ -210,7 +174,7 @@ class BaseAsyncView:
         return ProgressSession(None)
 
     @functools.cached_property
-    def log(self) -> "JobLog":
+    def log(self) -> JobLog:
         """A logger whose last lines are shown on the job's page."""
         name = f"asyncview.job.{type(self).__name__}"
         return JobLog(logging.getLogger(name), self.progress)
@@ -245,10 +209,8 @@ class BaseAsyncView:
         # A stop that was asked for is noticed here as well.
         self.progress.update()
         tm = self.request.tm
-        ticket.guard(self._connection())
         tm.commit()
-        ticket.checkpointed = True
-        tm.begin().addAfterCommitHook(ticket.committed_early)
+        tm.begin()
 
     def refresh(self) -> None:
         """See the database as it is now; RuntimeError if something was written."""
@@ -259,7 +221,7 @@ class BaseAsyncView:
         if tm.get()._resources:
             raise RuntimeError("refresh() after something was written would lose it")
         tm.abort()
-        tm.begin().addAfterCommitHook(ticket.committed_early)
+        tm.begin()
 
     # About any job of this view
 
@@ -290,87 +252,22 @@ class BaseAsyncView:
     def _document(self, process_id: str) -> dict[str, Any]:
         return status.document(self.request, find(self, process_id))
 
-    def _connection(self) -> Any:
-        engine = self.request.registry.asyncview.engine
-        return get_connection(self.request, engine.settings.database)
-
     def _page(self, name: str, *args: Any, **kw: Any) -> Any:
         """A page that a class names: a method, or an asset spec relative to it."""
         page = getattr(self, name)
+        request = self.request
         if callable(page):
             result = page(*args, **kw)
-            if isinstance(result, (str, bytes)):
-                # Asked of a page a text is one, whatever it would be as a result.
-                result = pages.html(result)
-            return result
+            if not isinstance(result, (str, bytes)):
+                return result
+            # Asked of a page a text is one, whatever it would be as a result.
+            return as_body(request, result, "text/html")
         helper = RendererHelper(
-            name=page,
-            package=_package(type(self), name),
-            registry=self.request.registry,
+            name=page, package=_package(self, name), registry=request.registry
         )
         if args:
             kw["process_id"] = args[0]
-        return helper.render_view(self.request, kw, self, self.context)
-
-    def _terms(self, names: Any = tuple(TERMS)) -> dict[str, Any]:
-        """What the view says about its jobs, as records keep it."""
-        return {name: TERM_READERS.get(name, _same)(self, name) for name in names}
-
-    def _start(self) -> Any:
-        request = self.request
-        facts: ViewFacts = facts_of(request)
-        if not (facts.csrf or self.cross_site) and request.method not in SAFE_METHODS:
-            if is_cross_site(request):
-                return errors.refused(request)
-        start: Start | None = request.environ.get(START)
-        if start is None or (
-            "tm.active" not in request.environ
-            and ("repoze.tm.active" not in request.environ)
-        ):
-            raise AsyncViewError(
-                "a job can only be started in a request that passes asyncview's"
-                " tweens and has an active transaction"
-            )
-        if start.job is not None:
-            raise AsyncViewError("this request has started a job already")
-        owner = owner_of(request)
-        key = self._exclusive_key()
-        settings = start.engine.settings
-        if key is not None or settings.max_per_owner is not None:
-            start.hold()
-        if key is not None:
-            twin = starts.twin_of(request, key, owner)
-            if twin is not None:
-                return twin
-            starts.free_key(start.engine, key)
-        starts.check_limits(request, owner)
-        visitor = None if owner is not None else visitor_of(request, create=True)
-        if facts.csrf_possible(request):
-            cookies = touch_csrf(request)
-            if cookies is not None:
-                start.environ["HTTP_COOKIE"] = cookies
-        start.session = pack(request)
-        start.context = self.context
-        job = Job(
-            start.new_id(key),
-            view=view_identity(request),
-            context=None,
-            owner=owner,
-            visitor=visitor,
-            created=time.time(),
-            terms=self._terms(),
-            request=None,
-        )
-        start.job = job
-        return starts.started(request, Entry(job))
-
-    def _exclusive_key(self) -> str | None:
-        exclusive = self.exclusive
-        if exclusive is None:
-            return None
-        oid = context_identity(self.context) or b""
-        parts = (view_identity(self.request), oid.hex(), str(exclusive))
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        return helper.render_view(request, kw, self, self.context)
 
 
 def raise_for(job: Job) -> None:
@@ -386,23 +283,6 @@ def raise_for(job: Job) -> None:
     assert state.status != COMPLETED or state.outcome is not None
 
 
-class JobLog(logging.LoggerAdapter):  # type: ignore[type-arg]
-    """Logs as usual, and keeps the last lines with the job."""
-
-    def __init__(self, logger: logging.Logger, session: ProgressSession) -> None:
-        super().__init__(logger, {})
-        self._session = session
-
-    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
-        if level >= logging.INFO:
-            try:
-                self._session.log(str(msg) % args if args else str(msg))
-            except (TypeError, ValueError):
-                self._session.log(str(msg))
-        kwargs.setdefault("stacklevel", 3)
-        self.logger.log(level, msg, *args, **kwargs)
-
-
 @functools.cache
 def takes_process_id(run: Callable[..., Any]) -> bool:
     """Whether a ``__run__`` has a parameter for it."""
@@ -412,87 +292,9 @@ def takes_process_id(run: Callable[..., Any]) -> bool:
     )
 
 
-@functools.cache
-def computed_names(cls: type) -> frozenset[str]:
-    """Of what may be said anew in ``__run__``: what is a property or the like."""
-    return frozenset(
-        name
-        for name in RUNTIME
-        if hasattr(inspect.getattr_static(cls, name), "__get__")
-    )
-
-
-def local_path(value: str, hosts: tuple[str, ...] = ()) -> str:
-    """A path of this site, or an address of an allowed host; else ValueError."""
-    if re.search(r"[\x00-\x20\x7f\\]", value) or not value.isprintable():
-        raise ValueError(f"{value!r} has characters that no address has")
-    sent = quote(value, URL_SAFE)
-    if value.startswith("/") and not value.startswith("//"):
-        return sent
-    parts = urlsplit(value)
-    if parts.scheme in ("http", "https") and parts.netloc in hosts:
-        return sent
-    raise ValueError(
-        f"{value!r} is no path of this site, and asyncview.redirect_hosts does not"
-        " name its host"
-    )
-
-
-def _package(cls: type, name: str) -> Any:
+def _package(view: Any, name: str) -> Any:
     """The package of the class that names a page, as asset specs are relative to."""
-    for each in cls.__mro__:
-        if name in each.__dict__:
-            module = inspect.getmodule(each)
-            if module is not None:
-                return package_of(module)
-    return None
-
-
-def _same(view: Any, name: str) -> Any:
-    return getattr(view, name)
-
-
-def _translated(view: Any, name: str) -> str | None:
-    value = getattr(view, name)
-    return None if value is None else str(view.request.localizer.translate(value))
-
-
-def _label(view: Any, name: str) -> str:
-    return str(view.request.localizer.translate(status.label_of(view)))
-
-
-def _address(view: Any, name: str) -> str | None:
-    value = getattr(view, name)
-    if value is None:
-        return None
-    hosts = view.request.registry.asyncview.engine.settings.redirect_hosts
-    return local_path(str(value), hosts)
-
-
-def _restarts(view: Any, name: str) -> int:
-    value = view.restartable
-    return RESTARTS if value is True else int(value)
-
-
-def _seconds(view: Any, name: str) -> float | None:
-    value = getattr(view, name)
-    return None if value is None else float(value)
-
-
-TERM_READERS: dict[str, Callable[[Any, str], Any]] = {
-    "label": _label,
-    "tags": lambda view, name: tuple(str(tag) for tag in view.tags),
-    "success_msg": _translated,
-    "error_msg": _translated,
-    "success_url": _address,
-    "error_url": _address,
-    "keep": _seconds,
-    "max_runtime": _seconds,
-    "keep_request": lambda view, name: bool(view.keep_request),
-    "restartable": _restarts,
-    "max_attempts": lambda view, name: int(view.max_attempts),
-    "tasks": lambda view, name: tuple(
-        (str(id), str(title)) for id, title in dict(view.tasks).items()
-    ),
-    "on_end": lambda view, name: type(view).on_end is not BaseAsyncView.on_end,
-}
+    cls = type(view)
+    if name not in vars(view):
+        cls = next(each for each in cls.__mro__ if name in vars(each))
+    return package_of(inspect.getmodule(cls))

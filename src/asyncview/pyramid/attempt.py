@@ -1,0 +1,249 @@
+"""One attempt of a job, from under pyramid_tm: how it went, and its one commit."""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from pyramid.interfaces import IResponse
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid_zodbconn import get_connection
+from transaction._transaction import Status
+from transaction.interfaces import NoTransaction
+from transaction.interfaces import TransientError
+from ZODB.POSException import ConflictError
+
+from asyncview.engine import Engine
+from asyncview.exceptions import Fenced
+from asyncview.exceptions import JobCancelled
+from asyncview.job import ABORTED
+from asyncview.job import CANCELLED
+from asyncview.job import COMPLETED
+from asyncview.job import EXCEPTION
+from asyncview.job import NOT_REACHED
+from asyncview.pyramid.capture import capture
+from asyncview.pyramid.start import SESSION
+from asyncview.pyramid.start import START
+from asyncview.pyramid.start import VIEW
+from asyncview.ticket import Captured
+from asyncview.ticket import Ticket
+from asyncview.ticket import Verdict
+
+log = logging.getLogger("asyncview.replay")
+
+Handler = Callable[[Request], Response]
+Veto = Callable[[Request, Response], Any]
+
+
+class Attempt:
+    """One attempt of a job; ends the request's transaction and leaves a verdict."""
+
+    def __init__(
+        self, engine: Engine, request: Request, ticket: Ticket, veto: Veto | None
+    ) -> None:
+        self.engine = engine
+        self.request = request
+        self.ticket = ticket
+        self.veto = veto
+        self.tm = request.tm
+        self.connection = get_connection(request, engine.settings.database)
+        self.watch = Watch(ticket, self.connection)
+
+    def run(self, handler: Handler) -> Response:
+        """Handle the request; the answer is empty, the news are on the ticket."""
+        request, ticket = self.request, self.ticket
+        if ticket.ending is None:
+            self.tm.registerSynch(self.watch)
+            try:
+                self._judge(handler)
+            finally:
+                self._unwatch()
+            if ticket.verdict is not None and ticket.verdict.status == COMPLETED:
+                self._on_end()
+        else:
+            self._ended(handler)
+        # Session and login cookies belong to live requests.
+        request.response_callbacks.clear()
+        return Response(status=204, headerlist=[], app_iter=())
+
+    def _judge(self, handler: Handler) -> None:
+        request = self.request
+        try:
+            response = handler(request)
+            if request.exception is not None:
+                self._raised(request.exception, response)
+            elif self.ticket.verdict is not None or not self.ticket.entered:
+                self._not_reached(response)
+            else:
+                self._returned(response)
+        except BaseException as error:
+            self._raised(error, None)
+
+    def _ended(self, handler: Handler) -> None:
+        """The replay is for ``on_end`` only; raises what that raised."""
+        request, ticket = self.request, self.ticket
+        discard(handler(request))
+        if request.exception is not None:
+            raise request.exception
+        if not ticket.entered:
+            raise LookupError("the view was not reached again")
+        self.tm.commit()
+
+    def _not_reached(self, response: Response) -> None:
+        discard(response)
+        self.tm.abort()
+        if self.ticket.verdict is None:
+            self.ticket.refuse(f"the application answered {response.status}")
+
+    def _returned(self, response: Response) -> None:
+        ticket = self.ticket
+        self._begun()
+        # Asked first: what it may look at is read below.
+        vetoed = self.veto is not None and self.veto(self.request, response)
+        captured = capture(self.request, response, self.engine.db)
+        try:
+            self._keep_flashes()
+            if vetoed or self.tm.isDoomed():
+                self.tm.abort()
+                ticket.verdict = Verdict("failed", ABORTED, None, captured)
+                return
+            self.request.environ[START].store(self.request)
+            outcome = captured.store(self.connection)
+            self._unwatch()
+            ticket.record(self.connection, outcome, self.engine.runner.clock())
+            self._commit()
+        finally:
+            if ticket.verdict is None or ticket.verdict.response is None:
+                captured.body.close()
+
+    def _commit(self) -> None:
+        """Work and outcome, together."""
+        self.ticket.finishing = True
+        try:
+            self.tm.commit()
+        except BaseException as error:
+            retry = self._is_transient(error)
+            with suppress(Exception):
+                self.tm.abort()
+            if retry and isinstance(error, ConflictError):
+                self.ticket.verdict = Verdict("retry", EXCEPTION, error)
+            else:
+                # It may have been stored all the same: the database knows.
+                self.ticket.verdict = Verdict("doubt", EXCEPTION, error, retry=retry)
+        else:
+            self.ticket.verdict = Verdict(COMPLETED)
+
+    def _raised(self, error: BaseException, response: Response | None) -> None:
+        """``response`` is what an exception view made of the error, if any did."""
+        ticket = self.ticket
+        retry = self._is_transient(error)
+        if self.watch.doubtful and not isinstance(error, ConflictError):
+            # A commit in the middle that may have been stored all the same.
+            ticket.checkpointed = True
+        captured = None
+        if not retry and IResponse.providedBy(error) and ticket.entered:
+            captured = self._captured(error, response)
+        elif response is not None:
+            discard(response)
+        self._keep_flashes()
+        with suppress(Exception):
+            self.tm.abort()
+        if isinstance(error, Fenced):
+            ticket.verdict = Verdict("fenced", "", error)
+        elif isinstance(error, JobCancelled):
+            ticket.verdict = Verdict(CANCELLED)
+        elif retry:
+            ticket.verdict = Verdict("retry", EXCEPTION, error)
+        elif not ticket.entered:
+            ticket.verdict = Verdict("failed", NOT_REACHED, error)
+        elif captured is None:
+            ticket.verdict = Verdict("failed", EXCEPTION, error)
+        elif error.status_int < 400:  # type: ignore[attr-defined]
+            ticket.verdict = Verdict("dropped", "", None, captured)
+        else:
+            ticket.verdict = Verdict("failed", ABORTED, error, captured)
+
+    def _captured(self, error: Any, response: Response | None) -> Captured | None:
+        """The raised response, or the site's own page for it."""
+        if response is None or (error.status_int >= 400 > response.status_int):
+            # An error that a view answers by a redirect (to the login page, say)
+            # is an error still.
+            response = error
+        try:
+            return capture(self.request, response, self.engine.db)
+        except Exception:
+            log.exception("a raised response could not be kept")
+            return None
+
+    def _is_transient(self, error: BaseException) -> bool:
+        # Before the abort: afterwards nobody knows whose error it was.
+        if not isinstance(error, Exception):
+            return False
+        try:
+            return bool(self.tm.get().isRetryableError(error))
+        except NoTransaction:
+            return isinstance(error, TransientError)
+
+    def _unwatch(self) -> None:
+        # The managers have no other way to ask, and the watch is dead by its
+        # reference only when the last traceback is.
+        with suppress(KeyError):
+            self.tm.unregisterSynch(self.watch)
+
+    def _begun(self) -> None:
+        """A transaction, also after the job ended the one that it was given."""
+        try:
+            self.tm.get()
+        except NoTransaction:
+            self.tm.begin()
+
+    def _keep_flashes(self) -> None:
+        session = self.request.environ.get(SESSION)
+        if session is not None:
+            self.ticket.flashes = session.flashes()
+
+    def _on_end(self) -> None:
+        view = self.request.environ.get(VIEW)
+        if view is None or not self.ticket.term("on_end"):
+            return
+        self.tm.begin()
+        try:
+            view.on_end(COMPLETED)
+            self.tm.commit()
+        except BaseException:
+            log.exception("on_end of %s raised; the job stays completed", self.ticket)
+            with suppress(Exception):
+                self.tm.abort()
+
+
+class Watch:
+    """Sees every transaction of a job but the last one, by whomever it is ended."""
+
+    #: A commit was tried, and raised.
+    doubtful = False
+
+    def __init__(self, ticket: Ticket, connection: Any) -> None:
+        self._ticket = ticket
+        self._connection = connection
+
+    def newTransaction(self, transaction: Any) -> None:
+        """Nothing to do."""
+
+    def beforeCompletion(self, transaction: Any) -> None:
+        """It fails if the job is taken away before it commits."""
+        self._ticket.guard(self._connection)
+
+    def afterCompletion(self, transaction: Any) -> None:
+        """A commit in the middle is a checkpoint."""
+        if transaction.status == Status.COMMITTED:
+            self._ticket.checkpointed = True
+        elif transaction.status == Status.COMMITTING:
+            self.doubtful = True
+
+
+def discard(response: Response) -> None:
+    """Let go of a response that nobody will read."""
+    close = getattr(response.app_iter, "close", None)
+    if close is not None:
+        close()

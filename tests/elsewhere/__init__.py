@@ -1,0 +1,1 @@
+"""A package of its own, for what is relative to one."""
