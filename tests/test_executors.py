@@ -119,6 +119,19 @@ def test_job_that_is_submitted_twice_runs_once(make, gate, runs):
     assert site.status("/waits", process_id)["status"] == "completed"
 
 
+def test_job_that_waits_is_in_the_queue_once(make, gate, runs):
+    site = make(asyncview__threads="1")
+    site.start("/waits")
+    eventually(lambda: runs)
+    second, third = site.start("/quick"), site.start("/quick")
+    for _ in range(3):
+        site.engine.submit(second)
+    fourth = site.start("/quick")
+    positions = [site.engine.executor.position(id) for id in (second, third, fourth)]
+    assert positions == [0, 1, 2]
+    gate.set()
+
+
 def test_watcher_of_a_job_that_another_process_took_does_not_wait(make, monkeypatch):
     site = make(asyncview__threads="1")
     claim, hold = site.engine.runner.claim, threading.Event()
