@@ -10,6 +10,7 @@ from conftest import eventually
 from asyncview import BaseAsyncView
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.store import transact
 
 
 @pytest.fixture
@@ -116,6 +117,29 @@ def test_job_that_is_submitted_twice_runs_once(make, gate, runs):
     eventually(lambda: not site.engine.executor.busy())
     assert runs[process_id] == 1
     assert site.status("/waits", process_id)["status"] == "completed"
+
+
+def test_watcher_of_a_job_that_another_process_took_does_not_wait(make, monkeypatch):
+    site = make(asyncview__threads="1")
+    claim, hold = site.engine.runner.claim, threading.Event()
+
+    def late(ids):
+        assert hold.wait(PATIENCE)
+        with reading(site.db) as connection:
+            oids = [store_of(connection, "tests").find(i).job.state._p_oid for i in ids]
+        for oid in oids:
+            transact(
+                site.db, lambda other, oid=oid: other.get(oid).claim("other", "t", 1.0)
+            )
+        return claim(ids)
+
+    monkeypatch.setattr(site.engine.runner, "claim", late)
+    process_id = site.start("/quick")
+    with site.engine.live.watching(process_id) as ended:
+        assert site.engine.executor.waiting(process_id)
+        hold.set()
+        assert ended.wait(PATIENCE)
+    assert not site.engine.executor.waiting(process_id)
 
 
 def test_claim_that_fails_is_tried_again(make, runs, monkeypatch, caplog):

@@ -87,7 +87,12 @@ class Site:
             engine.close(drain)
         databases = getattr(self._registry, "_zodb_databases", None) or {}
         for database in databases.values():
-            database.close()
+            try:
+                database.close()
+            except KeyError:
+                # A job that does not end has a connection open whose transaction
+                # manager is its thread's, and is looked for in ours.
+                database.storage.close()
 
     def answer_twin(self, request: Request, start: Start) -> Response | None:
         """After a conflict of two exclusive starts: the answer for the second."""
