@@ -95,7 +95,7 @@ def served(app):
 
 
 def main():
-    with application(configure) as (registry, app):
+    with application(configure) as (_registry, app):
         running = post(app, "/counting", b"")
         assert Counting.entered.wait(10)
         done = post(app)

@@ -103,10 +103,16 @@ def sites_under(directory):
             f"file://{path}/Data.fs?blobstorage_dir={path}/blobs"
         )
         config = Configurator(settings=settings, root_factory=root_factory or root_of)
-        config.include("asyncview")
-        if configure is not None:
-            configure(config)
-        site = Site(config, config.make_wsgi_app())
+        try:
+            config.include("asyncview")
+            if configure is not None:
+                configure(config)
+            site = Site(config, config.make_wsgi_app())
+        except BaseException:
+            # What is refused leaves nothing open behind.
+            for database in getattr(config.registry, "_zodb_databases", {}).values():
+                database.close()
+            raise
         made.append(site)
         return site
 

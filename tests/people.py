@@ -1,7 +1,9 @@
 """Users, and a view that ends as its form says: for the tests of what is answered."""
 
 import threading
+from contextlib import contextmanager
 
+import waitress
 from conftest import PATIENCE
 from conftest import eventually
 from pyramid.httpexceptions import HTTPForbidden
@@ -80,3 +82,20 @@ def job_that_is(site, mode, app=None, path="/work", **kw):
     else:
         site.wait(process_id)
     return process_id
+
+
+@contextmanager
+def serving(wsgi):
+    """A real server in a thread; gives its address, leaves no socket open."""
+    server = waitress.create_server(wsgi, host="127.0.0.1", port=0, threads=2)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield "127.0.0.1", server.effective_port
+    finally:
+        # In the server's own thread, which has nothing to wait for then.
+        server.trigger.pull_trigger(
+            lambda: server.asyncore.close_all(server._map, ignore_all=True)
+        )
+        thread.join(PATIENCE)
+        server.task_dispatcher.shutdown()

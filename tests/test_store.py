@@ -249,6 +249,34 @@ def test_exclusive_key_is_kept_by_a_merge(db, both):
         assert store_of(connection, "tests").holder(key) is None
 
 
+def test_key_that_was_freed_and_a_wish_to_cancel_are_both_kept(db, both):
+    key = "key"
+    id = Ids().pick_beside(key)
+    stored(db, id, key=key)
+    transact(db, lambda connection: end(store_of(connection, "tests"), id))
+    for first, second in (("free", "cancel"), ("cancel", "free")):
+        changes = {
+            "free": lambda store: store.free(key),
+            "cancel": lambda store: store.ask_cancel(id),
+        }
+        both(changes[first], changes[second])
+        with reading(db) as connection:
+            entry = store_of(connection, "tests").find(id)
+            assert (entry.key, entry.cancel) == (None, True)
+        transact(
+            db,
+            lambda connection: (
+                store_of(connection, "tests")
+                .shard(id)
+                .put(id, entry_of(connection, id)._replace(key=key, cancel=False))
+            ),
+        )
+
+
+def entry_of(connection, id):
+    return store_of(connection, "tests").find(id)
+
+
 def test_of_two_claims_one_conflicts(db, both):
     (id,) = ids_of_one_shard(1)
     stored(db, id)

@@ -153,6 +153,13 @@ class Live:
         for event in events:
             event.set()
 
+    def release(self, id: str) -> None:
+        """A job that waited here will not run here: nobody need wait for its end."""
+        with self._lock:
+            events = () if id in self._sessions else self._events.pop(id, ())
+        for event in events:
+            event.set()
+
     def sessions(self) -> list[ProgressSession]:
         with self._lock:
             return list(self._sessions.values())

@@ -116,9 +116,6 @@ class Engine:
             if brief is not None and self.executor.local:
                 self.runner.hand_over(brief)
             self.executor.submit(job_id)
-            # Once more: between the two the pulse may have found nothing to do, and
-            # would rest for half a lease.
-            self.start()
         except Exception:
             # The sweep finds it: a wake-up is a hint.
             log.exception("the wake-up of %s… got lost", job_id[:6])

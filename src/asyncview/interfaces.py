@@ -113,7 +113,7 @@ class IOutcome(Interface):
 class IStore(Interface):
     """The persistent registry of one application's jobs."""
 
-    def add(job: IJob, key: str | None = None) -> None:
+    def add(job: Any, key: str | None = None) -> None:
         """Register a new job; a second with the same exclusive key is a conflict."""
 
     def find(id: str) -> Any:

@@ -4,7 +4,7 @@ A job is two persistent objects.  `Job` is what was said when it was started, an
 changes; `State` is where it stands, is written when it is claimed and when it ends, and
 nobody else writes it.  Progress, request, outcome and the wish to cancel are kept
 apart, so that none of them conflicts with another or pays for another's size: the
-record for the progress is made by the claim, and only the pulse writes it from then on.
+record for the progress is made with the job, and only the pulse writes it.
 """
 
 import secrets
@@ -155,8 +155,8 @@ class Job(Persistent):
 
 
 #: What a state's record leaves out at its end.
-BLANK = (1, QUEUED, 1, None, 0, None, None, None, None, None)
-BLANK += ((), None, None, 0, (), (), False)
+BLANK: tuple[Any, ...] = (1, QUEUED, 1, None, 0, None, None, None, None, None, ())
+BLANK += (None, None, 0, (), (), False)
 
 
 @implementer(IState)
@@ -181,6 +181,8 @@ class State(Persistent):
     def __init__(self, request: StoredRequest | None) -> None:
         self.request = request
         self.changed: dict[str, Any] = {}
+        # Made with the job, so that a claim writes one record and no more.
+        self.live = Progress()
 
     def __getstate__(self) -> tuple[Any, ...]:
         values: list[Any] = [
@@ -226,7 +228,7 @@ class State(Persistent):
             changed,
             self.flashes,
             self.deleted,
-        ) = (*state, *BLANK[len(state) :])
+        ) = state + BLANK[len(state) :]
         self.progress = unpacked(progress)
         self.failure = None if failure is None else Failure(*failure)
         self.outcome = None if outcome is None else Outcome(*outcome)
@@ -247,7 +249,8 @@ class State(Persistent):
         self.token = token
         self.attempt += 1
         self.started = now
-        self.live = Progress()
+        if self.live is None:
+            self.live = Progress()
 
     def complete(
         self, outcome: Outcome, last: Snapshot, now: float, **facts: Any

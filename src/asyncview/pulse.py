@@ -109,6 +109,10 @@ class Pulse:
                     self._thread = thread
 
     @property
+    def _beat_every(self) -> float:
+        return self.settings.lease / BEATS
+
+    @property
     def started(self) -> bool:
         return self._thread is not None
 
@@ -127,7 +131,7 @@ class Pulse:
             poked, self._poked = self._poked, False
             if poked or self._busy() or self.live.ended or self._tidy or self._news:
                 self._resting = False
-                pause = self.settings.progress_interval
+                pause = min(self.settings.progress_interval, self._beat_every)
             else:
                 pause = max(self._due - self._monotonic(), 0.05)
             self._wake.wait(pause)
@@ -160,8 +164,7 @@ class Pulse:
                 self._news[str(session.id)] = snapshot
         while self.live.ended:
             self._tidy.add(self.live.ended.popleft())
-        since = self._monotonic() - self._beaten
-        due = since >= self.settings.lease / BEATS
+        due = self._monotonic() - self._beaten >= self._beat_every
         beating = bool(self.live) and (due or not self._leased) and not self._stopping
         leaving = self._stopping and self._leased
         with self.ids.using(list(self._tidy)) as tidy:
@@ -314,6 +317,7 @@ class Pulse:
 
         def change(connection: Connection) -> None:
             store = store_of(connection, self.runner.name)
+            assert store is not None
             for id in self._lost:
                 store.drop(id)
 

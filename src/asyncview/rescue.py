@@ -117,7 +117,8 @@ class Rescue:
             while orphans:
                 orphans.pop().close()
             store = store_of(connection, runner.name)
-            entry = None if store is None else store.find(id)
+            assert store is not None
+            entry = store.find(id)
             if entry is None or entry.job.state.status != RUNNING:
                 return None
             state = entry.job.state

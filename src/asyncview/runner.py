@@ -101,6 +101,7 @@ class Runner:
                 now, token = self.clock(), secrets.token_urlsafe(9)
                 state.claim(self.worker, token, now)
                 if brief is None:
+                    assert entry is not None
                     brief = Brief.of(entry.job)
                 tickets.append(Ticket(brief, self.worker, token, state.attempt, now))
             return cancelled

@@ -237,8 +237,8 @@ class StoppedSession(ProgressSession):
         raise JobCancelled()
 
     # Reached by a `track` that began before the job was asked to stop.
-    _current = _Guarded()  # type: ignore[assignment]
-    _inner = _Guarded()  # type: ignore[assignment]
+    _current = _Guarded()
+    _inner = _Guarded()
 
 
 def _short(current: float, total: float | None) -> float:

@@ -99,7 +99,7 @@ class Shard(Persistent):
     def _p_resolveConflict(
         self, old: tuple[Any, ...], saved: tuple[Any, ...], new: tuple[Any, ...]
     ) -> tuple[Any, ...]:
-        """Three-way merge by id: what either added, dropped or cancelled.
+        """Three-way merge by id: what either added, dropped, freed or cancelled.
 
         Only two jobs with one exclusive key are a true conflict.
         """
@@ -114,8 +114,16 @@ class Shard(Persistent):
                 if id in theirs or (entry.key is not None and entry.key in keys):
                     raise ConflictError(f"two jobs with the exclusive key {entry.key}")
                 merged[id] = values
-            elif entry.cancel and id in merged:
-                merged[id] = _trimmed(Entry(*merged[id])._replace(cancel=True))
+            elif id in merged:
+                # A key only ever goes, a wish to cancel only ever comes.
+                other = Entry(*merged[id])
+                merged[id] = _trimmed(
+                    Entry(
+                        entry.job,
+                        entry.key and other.key,
+                        entry.cancel or other.cancel,
+                    )
+                )
         return (1, merged)
 
 

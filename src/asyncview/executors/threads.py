@@ -11,7 +11,7 @@ from zope.interface import provider
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
 from asyncview.runner import Runner
-from asyncview.runner import Ticket
+from asyncview.ticket import Ticket
 
 log = logging.getLogger("asyncview.threads")
 
@@ -69,6 +69,7 @@ class ThreadExecutor:
             if job_id in self._queue:
                 self._queue.remove(job_id)
                 self._known.discard(job_id)
+                self._runner.live.release(job_id)
 
     def position(self, job_id: str) -> int | None:
         """See `IExecutor`."""
@@ -169,6 +170,9 @@ class ThreadExecutor:
         else:
             self._known.difference_update(ids)
             self._ready.extend(tickets)
+            # In this order: who begins to watch now sees that it does not wait.
+            for id in set(ids).difference(ticket.id for ticket in tickets):
+                self._runner.live.release(id)
         self._changed.notify_all()
 
 

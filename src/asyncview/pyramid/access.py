@@ -1,13 +1,16 @@
 """Which job a request asks for, and whether its caller may see it."""
 
 import re
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from typing import TypeVar
 
 from pyramid.httpexceptions import HTTPBadRequest
 from pyramid.request import Request
 from pyramid_zodbconn import get_connection
+from ZODB.Connection import Connection
 
 from asyncview.engine import Engine
 from asyncview.exceptions import NoSuchProcessError
@@ -19,6 +22,9 @@ from asyncview.store import Entry
 from asyncview.store import Store
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.store import transact
+
+T = TypeVar("T")
 
 WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -51,6 +57,21 @@ def found_now(view: Any, process_id: Any) -> Iterator[Entry]:
         yield _permitted(view, store, process_id)
 
 
+def change(engine: Engine, action: Callable[[Store], T]) -> T:
+    """Change the registry, in a transaction of its own.
+
+    It may meet the job's end or the pulse, of which the user must not hear.
+    """
+
+    def run(connection: Connection) -> T:
+        store = store_of(connection, engine.settings.name)
+        # Whoever changes it has found something in it before.
+        assert store is not None
+        return action(store)
+
+    return transact(engine.db, run)
+
+
 def _permitted(view: Any, store: Store | None, process_id: Any) -> Entry:
     request, context = view.request, view.context
     entry: Entry | None = None
@@ -69,16 +90,18 @@ def _permitted(view: Any, store: Store | None, process_id: Any) -> Entry:
     return entry
 
 
-def check_readable(request: Request) -> None:
-    """Raise HTTPBadRequest for a query or a form that can't be decoded.
+def check_readable(request: Request, form: bool = False) -> None:
+    """Raise HTTPBadRequest for a query, a language or a form that can't be decoded.
 
-    Pyramid's own, without a page of ours: to choose a language the query is read.
+    Pyramid's own, without a page of ours: that would need them.
     """
     try:
         request.GET.keys()
-        if request.method == "POST":
+        request.localizer.translate("")
+        if form:
             request.POST.keys()
-    except (ValueError, EOFError):
+    except (ValueError, DeprecationWarning):
+        # The latter is how WebOb refuses a form that is not in UTF-8.
         raise HTTPBadRequest() from None
 
 

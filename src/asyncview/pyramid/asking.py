@@ -8,8 +8,8 @@ from pyramid.response import Response
 
 from asyncview.exceptions import AsyncViewError
 from asyncview.job import Job
+from asyncview.pyramid import admission
 from asyncview.pyramid import errors
-from asyncview.pyramid import starts
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.facts import facts_of
 from asyncview.pyramid.facts import is_cross_site
@@ -51,11 +51,11 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
     if key is not None or settings.max_per_owner is not None:
         start.hold()
     if key is not None:
-        twin = starts.twin_of(request, key, owner)
+        twin = admission.twin_of(request, key, owner)
         if twin is not None:
             return twin
-        starts.free_key(start.engine, key)
-    starts.check_limits(request, owner)
+        admission.free_key(start.engine, key)
+    admission.check_limits(request, owner)
     visitor = None if owner is not None else visitor_of(request, create=True)
     changes = {}
     if facts.csrf_possible(request):
@@ -73,7 +73,7 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
         request=None,
     )
     start.asked.append(Asked(job, key, request, view.context, pack(request), changes))
-    return starts.started(request, Entry(job))
+    return admission.started(request, Entry(job))
 
 
 def exclusive_key(view: Any) -> str | None:

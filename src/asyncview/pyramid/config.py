@@ -25,6 +25,7 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import errors
 from asyncview.pyramid import pages
+from asyncview.pyramid.access import check_readable
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
@@ -51,10 +52,10 @@ def includeme(config: Configurator) -> None:
     if not hasattr(config.registry, "_zodb_databases"):
         config.include("pyramid_zodbconn")
     config.include("pyramid_chameleon")
+    # Where it was given as a text it still is one.
+    package = getattr(config.root_package, "__name__", config.root_package)
     try:
-        settings = Settings.read(
-            config.get_settings(), config.root_package.__name__.partition(".")[0]
-        )
+        settings = Settings.read(config.get_settings(), package.partition(".")[0])
     except BadSetting as error:
         raise ConfigurationError(str(error)) from None
     site = config.registry.asyncview = Site(config.registry, settings)
@@ -173,6 +174,8 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
 
     def derived(context: Any, request: Any) -> Any:
         environ = request.environ
+        if JOB not in environ:
+            check_readable(request)
         before = environ.get(FACTS)
         environ[FACTS] = facts
         try:

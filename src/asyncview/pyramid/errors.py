@@ -28,8 +28,8 @@ class IQueueFull(IException):
     """A `QueueFull`."""
 
 
-classImplements(NoSuchProcessError, INoSuchProcess)
-classImplements(QueueFull, IQueueFull)
+classImplements(NoSuchProcessError, INoSuchProcess)  # type: ignore[misc]
+classImplements(QueueFull, IQueueFull)  # type: ignore[misc]
 
 
 def wants_document(request: Request) -> bool:

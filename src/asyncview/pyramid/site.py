@@ -13,7 +13,7 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
 from asyncview.executors import threads
 from asyncview.interfaces import IExecutorFactory
-from asyncview.pyramid import starts
+from asyncview.pyramid import admission
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
 from asyncview.pyramid.start import Start
@@ -87,11 +87,16 @@ class Site:
             engine.close(drain)
         databases = getattr(self._registry, "_zodb_databases", None) or {}
         for database in databases.values():
-            database.close()
+            try:
+                database.close()
+            except KeyError:
+                # A job that does not end has a connection open whose transaction
+                # manager is its thread's, and is looked for in ours.
+                database.storage.close()
 
     def answer_twin(self, request: Request, start: Start) -> Response | None:
         """After a conflict of two exclusive starts: the answer for the second."""
         for asked in start.asked:
             if asked.key is not None:
-                return starts.twin_of(request, asked.key, owner_of(request))
+                return admission.twin_of(request, asked.key, owner_of(request))
         return None

@@ -18,6 +18,7 @@ from asyncview.pyramid import errors
 from asyncview.pyramid import pages
 from asyncview.pyramid import status
 from asyncview.pyramid.access import BadProcessId
+from asyncview.pyramid.access import change
 from asyncview.pyramid.access import check_readable
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import find
@@ -31,8 +32,7 @@ from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
 from asyncview.pyramid.stored import stored_response
-from asyncview.store import store_of
-from asyncview.store import transact
+from asyncview.store import Store
 
 #: In the web session: the jobs whose messages it has been shown, the last few.
 FLASHED = "asyncview.flashed"
@@ -46,13 +46,14 @@ def subview(view: Any) -> Any:
     answer = SUBVIEWS.get(name) if len(request.subpath) == 1 else None
     if answer is None:
         raise HTTPNotFound(request.path_info)
-    check_readable(request)
     methods, handler = answer
     if request.method not in methods:
         if request.method == "POST" and name in ("processing", "result"):
             # A form without an action, on a page that is shown here.
             return HTTPTemporaryRedirect(own_url(request))
         return errors.method_not_allowed(request, ", ".join(methods))
+    if methods is POST:
+        check_readable(request, form=True)
     try:
         process_id = process_id_of(request)
     except BadProcessId:
@@ -136,12 +137,7 @@ def cancel(view: Any, process_id: str) -> Response:
     request = view.request
     engine = engine_of(request)
     if not find(view, process_id).job.state.ended:
-        # In a transaction of its own: it may meet the job's end, and the user
-        # must not hear of it.
-        def ask(connection: Any) -> None:
-            store_of(connection, engine.settings.name).ask_cancel(process_id)
-
-        transact(engine.db, ask)
+        change(engine, lambda store: store.ask_cancel(process_id))
         engine.settle_cancel(process_id)
     if not is_api(request):
         return _to_processing(request, process_id)
@@ -207,8 +203,8 @@ def delete(view: Any, process_id: str) -> Response:
     find(view, process_id)
     engine = engine_of(request)
 
-    def bury(connection: Any) -> bool:
-        entry = store_of(connection, engine.settings.name).find(process_id)
+    def bury(store: Store) -> bool:
+        entry = store.find(process_id)
         if entry is None:
             return True
         if not entry.job.state.ended:
@@ -216,7 +212,7 @@ def delete(view: Any, process_id: str) -> Response:
         entry.job.state.delete()
         return True
 
-    if not transact(engine.db, bury):
+    if not change(engine, bury):
         message = _("The job has not ended yet.")
         return errors.wrong(request, 409, _("Bad request"), message)
     engine.buried(process_id)

@@ -1,4 +1,4 @@
-"""The answers to a request that starts a job, or would start one too many."""
+"""Whether one more job is let in, and the answers to who asked for it."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from asyncview.exceptions import QueueFull
 from asyncview.i18n import _
 from asyncview.job import QUEUED
 from asyncview.pyramid import status
+from asyncview.pyramid.access import change
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import is_api
 from asyncview.pyramid.errors import wrong
@@ -21,7 +22,6 @@ from asyncview.pyramid.status import private
 from asyncview.store import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
-from asyncview.store import transact
 
 
 def started(request: Request, entry: Entry) -> Response:
@@ -59,12 +59,11 @@ def twin_of(request: Request, key: str, owner: Any) -> Response | None:
 
 def free_key(engine: Engine, key: str) -> None:
     """Have nothing that has ended stand in the way of a start with ``key``."""
-    name = engine.settings.name
     with reading(engine.db) as connection:
-        store = store_of(connection, name)
+        store = store_of(connection, engine.settings.name)
         if store is None or not store.spent(key):
             return
-    transact(engine.db, lambda connection: store_of(connection, name).free(key))
+    change(engine, lambda store: store.free(key))
 
 
 def check_limits(request: Request, owner: Any) -> None:

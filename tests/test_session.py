@@ -1,0 +1,323 @@
+"""The progress session: what a job says of itself, as cheap as an attribute."""
+
+import logging
+import math
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+
+from asyncview import JobCancelled
+from asyncview import ProgressSession
+from asyncview.session import LOG_LINES
+from asyncview.session import LOG_WIDTH
+from asyncview.session import MESSAGE_WIDTH
+
+
+@pytest.fixture
+def session():
+    return ProgressSession("id")
+
+
+def taken(session, now=1000.0):
+    snapshot = session.take(now)
+    assert snapshot is not None
+    return snapshot
+
+
+def numbers(session):
+    snapshot = taken(session)
+    return snapshot.current, snapshot.total, snapshot.share
+
+
+# What is said
+
+
+def test_update_leaves_as_it_is_what_is_omitted(session):
+    session.update(1, 10, "first")
+    session.update(current=2)
+    session.update(message="second")
+    snapshot = taken(session)
+    assert (snapshot.current, snapshot.total, snapshot.message) == (2, 10, "second")
+
+
+def test_nothing_is_taken_where_nothing_changed(session):
+    assert session.take(1.0) is None
+    session.update(1, 10)
+    first = taken(session, 1.0)
+    assert session.take(2.0) is None
+    session.update(1, 10)
+    assert session.take(3.0) is None
+    session.update(2)
+    second = taken(session, 4.0)
+    assert (first.version, first.updated) == (1, 1.0)
+    assert (second.version, second.updated) == (2, 4.0)
+    assert session.snapshot is second
+
+
+def test_advance_counts_from_nothing(session):
+    session.advance()
+    session.advance(3)
+    session.update(total=10)
+    assert numbers(session) == (4, 10, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("current", "total", "expected"),
+    [
+        (45.678, 100, (45.7, 100, 45.7)),
+        (45.0, 100.0, (45, 100, 45.0)),
+        (0.45, 1, (0.45, 1, 45.0)),
+        (1, 3, (1, 3, 33.3)),
+        (Decimal("2.50"), 10, (2.5, 10, 25.0)),
+        (Fraction(1, 3), 1, (1 / 3, 1, 33.3)),
+        (True, 2, (1, 2, 50.0)),
+        (0.1 + 0.2, None, (0.3, None, None)),
+        (12, 10, (12, 10, 100.0)),
+        (-1, 10, (-1, 10, 0.0)),
+        (5, 0, (5, 0, None)),
+        (5, -1, (5, -1, None)),
+        (5, 0.04, (5, 0.04, 100.0)),
+        (10**300, None, (10**300, None, None)),
+    ],
+)
+def test_numbers_are_rounded_where_that_changes_no_percentage(
+    session, current, total, expected
+):
+    session.update(current, total)
+    shown = numbers(session)
+    assert shown == expected
+    assert [type(each) for each in shown] == [type(each) for each in expected]
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [math.nan, math.inf, -math.inf, "12", b"12", object(), 10**400, [1], 1 + 2j],
+)
+def test_what_is_no_number_is_dropped_and_logged_once(session, caplog, nonsense):
+    session.update(3, 10)
+    taken(session)
+    with caplog.at_level(logging.WARNING, "asyncview.session"):
+        for _ in range(3):
+            session.update(nonsense, message="on")
+            session.take(2.0)
+            session.update(total=nonsense)
+            session.take(2.0)
+    assert numbers_of(session.snapshot) == (3, 10, 30.0)
+    assert len(caplog.records) == 1
+
+
+def numbers_of(snapshot):
+    return snapshot.current, snapshot.total, snapshot.share
+
+
+def test_advance_goes_on_after_nonsense(session):
+    session.update(3, 10)
+    taken(session)
+    session.advance(math.nan)
+    assert session.take(2.0) is None
+    session.advance()
+    assert numbers(session) == (4, 10, 40.0)
+
+
+def test_numbers_that_were_given_by_any_call_are_remembered(session):
+    session.update(message="no number yet")
+    assert not taken(session).numeric
+    session.advance()
+    assert taken(session).numeric
+    for _ in session.track(iter("a")):
+        pass
+    session.update(message="later")
+    assert taken(session).numeric
+
+
+def test_percent_never_goes_back(session):
+    shares = []
+    for current, total in ((1, 10), (9, 10), (5, 10), (1, 100), (95, 100), (0, 0)):
+        session.update(current, total)
+        shares.append(taken(session).share)
+    assert shares == [10.0, 90.0, 90.0, 90.0, 95.0, None]
+
+
+def test_attempt_starts_afresh_but_for_its_version(session):
+    session.update(9, 10, "first attempt")
+    session.log("a line")
+    last = taken(session)
+    second = ProgressSession("id", 2, last)
+    snapshot = taken(second)
+    assert (snapshot.attempt, snapshot.version) == (2, last.version + 1)
+    assert (snapshot.current, snapshot.message, snapshot.log) == (None, "", ())
+    second.update(1, 10)
+    assert numbers(second) == (1, 10, 10.0)
+
+
+# Text
+
+
+class Unspeakable:
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("x" * 1000, "x" * MESSAGE_WIDTH),
+        (12, "12"),
+        ("lone \ud800", "lone ?"),
+        (Unspeakable(), ""),
+    ],
+)
+def test_message_is_a_bounded_text_that_every_page_can_show(session, message, shown):
+    session.update(1, message=message)
+    text = taken(session).message
+    assert text == shown
+    assert type(text) is str
+
+
+def test_log_keeps_the_last_lines_and_bounds_each(session):
+    for number in range(LOG_LINES + 5):
+        session.log(f"{number} " + "x" * 1000)
+    lines = taken(session).log
+    assert len(lines) == LOG_LINES
+    assert lines[-1].startswith(f"{LOG_LINES + 4} ")
+    assert {len(line) for line in lines} == {LOG_WIDTH}
+
+
+# Track
+
+
+def test_track_yields_the_items_and_counts_those_that_are_done(session):
+    seen = []
+    for item in session.track("abc", message="Spelling"):
+        seen.append((item, *numbers_of(session.take(1.0) or session.snapshot)))
+    assert seen == [("a", 0, 3, 0.0), ("b", 1, 3, 33.3), ("c", 2, 3, 66.7)]
+    snapshot = taken(session)
+    assert (snapshot.current, snapshot.message) == (3, "Spelling")
+
+
+def test_track_takes_a_total_where_there_is_no_length(session):
+    for _ in session.track(iter("ab"), total=4):
+        pass
+    assert numbers(session) == (2, 4, 50.0)
+
+
+def test_track_of_a_generator_has_no_total_also_after_one_that_had(session):
+    for _ in session.track("ab"):
+        pass
+    for _ in session.track(letter for letter in "abc"):
+        pass
+    assert numbers(session) == (3, None, None)
+
+
+def test_track_stopped_by_break_stays_where_it_was(session):
+    for item in session.track("abcd"):
+        if item == "c":
+            break
+    assert numbers(session) == (2, 4, 50.0)
+    for _ in session.track("ab"):
+        pass
+    assert numbers(session) == (2, 2, 100.0)
+
+
+def test_track_that_raises_stays_where_it_was(session):
+    def fail():
+        for item in session.track([1, 0]):
+            1 / item
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert numbers(session) == (1, 2, 50.0)
+
+
+def test_outermost_of_nested_tracks_counts_and_the_inner_says_what_it_does(session):
+    seen = []
+    for _ in session.track("ab", message="outer"):
+        for _ in session.track("xyz", message="inner"):
+            snapshot = session.take(1.0) or session.snapshot
+            seen.append((snapshot.current, snapshot.total, snapshot.message))
+        snapshot = session.take(1.0) or session.snapshot
+        assert snapshot.message == "outer"
+    assert seen == [(0, 2, "inner")] * 3 + [(1, 2, "inner")] * 3
+    assert numbers(session) == (2, 2, 100.0)
+
+
+def test_inner_track_left_by_break_gives_its_message_back(session):
+    for _ in session.track("ab", message="outer"):
+        for _ in session.track("xyz", message="inner"):
+            break
+    assert taken(session).message == "outer"
+
+
+def test_track_of_nothing(session):
+    assert list(session.track([])) == []
+    assert numbers(session) == (0, 0, None)
+
+
+# Stop
+
+
+def test_each_call_of_a_stopped_session_raises_each_time(session):
+    session.stop()
+    session.stop()
+    calls = (session.update, session.advance, lambda: session.track("abc"))
+    for call in calls * 2:
+        with pytest.raises(JobCancelled):
+            call()
+
+
+def test_job_cancelled_is_not_caught_by_except_exception(session):
+    session.stop()
+
+    def work():
+        try:
+            session.update(1)
+        except Exception:
+            pytest.fail("this is for errors only")
+
+    with pytest.raises(JobCancelled):
+        work()
+
+
+def test_track_in_the_middle_notices_the_stop_after_its_item(session):
+    seen = []
+
+    def work():
+        for item in session.track("abc"):
+            seen.append(item)
+            session.stop()
+
+    with pytest.raises(JobCancelled):
+        work()
+    assert seen == ["a"]
+    assert numbers(session) == (0, 3, 0.0)
+
+
+def test_inner_track_in_the_middle_notices_it_too(session):
+    seen = []
+
+    def work():
+        for _ in session.track("ab"):
+            for item in session.track("xyz", message="inner"):
+                seen.append(item)
+                session.stop()
+
+    with pytest.raises(JobCancelled):
+        work()
+    assert seen == ["x"]
+
+
+def test_stopped_session_can_be_taken_and_logged_to(session, caplog):
+    session.update(math.nan, 10, "last words")
+    session.stop()
+    session.log("a line")
+    snapshot = taken(session)
+    assert (snapshot.message, snapshot.log) == ("last words", ("a line",))
+    assert "dropped" in caplog.text
+
+
+def test_track_left_after_the_stop_is_closed_without_a_word(session):
+    tracked = session.track("abc")
+    next(tracked)
+    session.stop()
+    tracked.close()
