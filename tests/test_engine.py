@@ -87,6 +87,27 @@ def test_job_that_does_not_end_is_marked_as_interrupted(
     assert facts(site.db, process_id) == ("failed", "interrupted", 0)
 
 
+def test_job_that_is_marked_is_told_that_it_has_ended(make_site, gate):
+    entered, told = threading.Event(), []
+
+    class Telling(BaseAsyncView):
+        def __run__(self, process_id=None):
+            entered.set()
+            gate.wait(PATIENCE)
+
+        def on_end(self, status):
+            told.append((status, self.process_id))
+
+    site = make_site(lambda config: config.add_async_view(Telling, "telling"))
+    process_id = site.start("/telling")
+    assert entered.wait(PATIENCE)
+    site.engine.close(0)
+    assert told == [("failed", process_id)]
+    gate.set()
+    assert site.engine.executor.join(PATIENCE)
+    assert len(told) == 1
+
+
 def test_job_of_a_restartable_view_waits_for_the_next_process(
     stubborn, gate, monkeypatch
 ):

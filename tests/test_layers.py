@@ -46,6 +46,7 @@ LAYERS = """
     ticket
     session
     store
+    shard
     job
     body
     outcome progress request

@@ -801,3 +801,15 @@ def test_conflict_in_the_sweep_is_tried_again(dying, monkeypatch):
     monkeypatch.setattr(storage, "tpc_begin", conflict)
     pulse.sweep()
     assert entry_facts(site, process_id)[0] == "failed"
+
+
+def test_worker_beats_as_often_as_its_lease_needs_whatever_the_interval(make, gates):
+    site = make(asyncview__lease="0.12")
+    start(site, gates)
+
+    def beats():
+        with store(site) as registry:
+            lease = registry.leases.get(site.engine.runner.worker)
+            return 0 if lease is None else lease.beats
+
+    eventually(lambda: beats() >= 3)

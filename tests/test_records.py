@@ -146,7 +146,7 @@ def test_records_of_real_jobs_hold_plain_values_and_name_no_class_of_others(
         "asyncview.request.StoredRequest",
         "asyncview.outcome.Content",
         "asyncview.progress.Progress",
-        "asyncview.store.Shard",
+        "asyncview.shard.Shard",
         "ZODB.blob.Blob",
     } <= names
 

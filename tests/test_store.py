@@ -18,10 +18,10 @@ from asyncview.job import new_id
 from asyncview.outcome import Outcome
 from asyncview.progress import NOTHING
 from asyncview.request import StoredRequest
-from asyncview.store import SHARDS
+from asyncview.shard import SHARDS
+from asyncview.shard import shard_of
 from asyncview.store import prepare
 from asyncview.store import reading
-from asyncview.store import shard_of
 from asyncview.store import store_of
 from asyncview.store import transact
 

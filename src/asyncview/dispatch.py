@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from asyncview.exceptions import AsyncViewError
 from asyncview.job import new_id
 from asyncview.session import ProgressSession
-from asyncview.store import SHARDS
-from asyncview.store import shard_of
+from asyncview.shard import SHARDS
+from asyncview.shard import shard_of
 
 
 class ForkGuard:

@@ -160,6 +160,7 @@ class Engine:
                 self.pulse.rescue.take(str(session.id), INTERRUPTED)
             except Exception:
                 log.exception("%.6s… could not be marked", session.id)
+        self.runner.join(LAST_WORDS)
         self.pulse.stop(timeout=5.0)
 
     def _busy(self) -> bool:

@@ -25,7 +25,7 @@ from asyncview.rescue import Rescue
 from asyncview.runner import Runner
 from asyncview.session import ProgressSession
 from asyncview.settings import Settings
-from asyncview.store import Entry
+from asyncview.shard import Entry
 from asyncview.store import Lease
 from asyncview.store import reading
 from asyncview.store import store_of

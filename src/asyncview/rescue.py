@@ -13,7 +13,7 @@ from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
 from asyncview.job import Failure
 from asyncview.runner import Runner
-from asyncview.store import Entry
+from asyncview.shard import Entry
 from asyncview.store import Store
 from asyncview.store import store_of
 from asyncview.store import transact

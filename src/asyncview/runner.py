@@ -66,6 +66,7 @@ class Runner:
         #: Set when the process wants to end: nothing waits any more.
         self.closing = threading.Event()
         self._gates = Gates()
+        self._apart: set[threading.Thread] = set()
         self._briefs: dict[str, Brief] = {}
 
     # Claim
@@ -348,8 +349,23 @@ class Runner:
         def run() -> None:
             self.finish(ticket, status)
             ticket.close()
+            self._apart.discard(thread)
 
-        threading.Thread(target=run, name="asyncview-end", daemon=True).start()
+        thread = threading.Thread(target=run, name="asyncview-end", daemon=True)
+        self._apart.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            # Since Python 3.12 an interpreter that exits starts none.
+            self._apart.discard(thread)
+            ticket.close()
+            log.exception("on_end of %s could not be called", ticket)
+
+    def join(self, timeout: float) -> None:
+        """Wait so many seconds at most for what runs in threads of its own."""
+        end = time.monotonic() + timeout
+        for thread in list(self._apart):
+            thread.join(max(end - time.monotonic(), 0.0))
 
     def _log_failure(self, ticket: Ticket, failure: Failure) -> None:
         expected = failure.reason == ABORTED

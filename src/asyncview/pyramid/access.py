@@ -18,7 +18,7 @@ from asyncview.pyramid.identity import context_identity
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
 from asyncview.pyramid.identity import view_identity
-from asyncview.store import Entry
+from asyncview.shard import Entry
 from asyncview.store import Store
 from asyncview.store import reading
 from asyncview.store import store_of

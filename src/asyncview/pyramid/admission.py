@@ -19,7 +19,7 @@ from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import visitor_of
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
-from asyncview.store import Entry
+from asyncview.shard import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
 

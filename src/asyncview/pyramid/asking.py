@@ -23,7 +23,7 @@ from asyncview.pyramid.start import SAFE_METHODS
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import Asked
 from asyncview.pyramid.start import Start
-from asyncview.store import Entry
+from asyncview.shard import Entry
 
 
 def ask(view: Any, terms: dict[str, Any]) -> Response:

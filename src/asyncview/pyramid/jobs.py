@@ -9,7 +9,7 @@ from asyncview.job import new_id
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
-from asyncview.store import Entry
+from asyncview.shard import Entry
 from asyncview.store import Store
 from asyncview.store import store_of
 

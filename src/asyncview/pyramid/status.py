@@ -24,7 +24,7 @@ from asyncview.job import Job
 from asyncview.progress import Snapshot
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import own_url
-from asyncview.store import Entry
+from asyncview.shard import Entry
 from asyncview.store import store_of
 
 SUBVIEWS = ("processing", "completed", "result", "events", "cancel", "delete")
