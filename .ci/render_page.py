@@ -53,13 +53,14 @@ class Visitor:
 
     def result(self, url, data=None):
         """What comes of the job that a POST starts."""
-        here, _ = self.page(url, data or {})
+        here, _, text = self.get(url, data or {})
         pause = threading.Event()
         for _ in range(LOOKS):
+            # A quick job has ended before the first look at its page.
             if "/result?" in here:
-                return self.get(here)[2]
+                return text
             pause.wait(0.1)
-            here, _, _ = self.get(here)
+            here, _, text = self.get(here)
         raise AssertionError(f"the job does not end: {here}")
 
 

@@ -465,7 +465,8 @@ def test_an_on_end_that_raises_is_logged_and_changes_nothing(counting, way, capl
     assert "on_end is broken" in caplog.text
 
 
-def test_on_end_is_called_for_a_commit_in_doubt(counting):
+@pytest.mark.parametrize("lost", [OSError, TransientError])
+def test_on_end_is_called_for_a_commit_in_doubt(counting, lost):
     site = counting(Ending)
     finish = site.db.storage.tpc_finish
     armed = threading.local()
@@ -474,7 +475,7 @@ def test_on_end_is_called_for_a_commit_in_doubt(counting):
         tid = finish(*arguments)
         if getattr(armed, "now", False):
             armed.now = False
-            raise OSError("the answer got lost")
+            raise lost("the answer got lost")
         return tid
 
     site.db.storage.tpc_finish = tpc_finish

@@ -30,7 +30,7 @@ class Page(BaseAsyncView):
         session["written"] = "by the job"
         session.flash("from the job")
         session.flash("to the error queue", "error")
-        old = session.pop_flash("old")
+        old = [*session.pop_flash("old"), *(n for n in session if n[:3] == "_f_")]
         lines = [get_csrf_token(self.request), str(session.get("name")), repr(old)]
         return Response("\n".join(lines))
 

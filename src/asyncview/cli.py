@@ -5,7 +5,11 @@ import logging
 import os
 import signal
 import sys
+from argparse import ArgumentParser
+from argparse import Namespace
+from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 from urllib.parse import urlencode
 
 from waitress import create_server
@@ -16,11 +20,12 @@ import asyncview
 ANY_ADDRESS = ("127.0.0.1", "::1", "0.0.0.0", "::")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        status: int = arguments.run(arguments)
+        return status
     except _CannotStart as error:
         print(f"asyncview {arguments.command}: {error}", file=sys.stderr)
         return 1
@@ -33,8 +38,8 @@ class _CannotStart(Exception):
     """The command cannot do its work; the message says why."""
 
 
-def _parser():
-    parser = argparse.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="asyncview", description="Pyramid views that run in the background."
     )
     parser.add_argument(
@@ -60,16 +65,18 @@ def _parser():
     return parser
 
 
-def _port(text):
+def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 65535")
     return int(text)
 
 
-def _demo(arguments):
+def _demo(arguments: Namespace) -> int:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    # It warns of each request that waits a moment for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     # Without a handler SIGTERM would end us in mid-write, and a shell that starts us
     # in the background of a script has SIGINT ignored.
     signal.signal(signal.SIGTERM, _exit)
@@ -90,11 +97,11 @@ def _demo(arguments):
     return 0
 
 
-def _exit(signum, frame):
+def _exit(signum: int, frame: Any) -> None:
     raise SystemExit(0)
 
 
-def _open_demo(var):
+def _open_demo(var: str) -> Any:
     # Whoever runs another command does not need the demo.
     from asyncview.demo import main
 
@@ -112,7 +119,7 @@ def _open_demo(var):
         raise _CannotStart(f"the folder {var} cannot be used: {error}.") from error
 
 
-def _listen(app, host, port):
+def _listen(app: Any, host: str, port: int) -> Any:
     try:
         return create_server(app, host=host, port=port)
     except (OSError, ValueError) as error:
@@ -122,7 +129,7 @@ def _listen(app, host, port):
         ) from error
 
 
-def _greet(server, arguments):
+def _greet(server: Any, arguments: Namespace) -> None:
     # waitress has one socket, or a list of them for a name with several addresses.
     listening = getattr(server, "effective_listen", None)
     port = listening[0][1] if listening else server.effective_port

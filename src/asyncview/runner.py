@@ -192,8 +192,9 @@ class Runner:
         except BaseException:
             log.exception("%s was given up: this is a defect of asyncview", ticket)
         finally:
-            self.live.end(ticket.id)
+            # In this order: who waited for the end finds nothing left behind.
             ticket.close()
+            self.live.end(ticket.id)
 
     def _attempts(self, ticket: Ticket) -> str:
         while True:

@@ -7,6 +7,8 @@ import os
 import queue
 import shutil
 import threading
+from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -43,15 +45,9 @@ FLAGS = [
 WITNESS = """
     document.addEventListener("securitypolicyviolation", (event) => console.error(
         `violation of ${event.violatedDirective} by ${event.blockedURI}`));
-    window.seen = [];
-    document.addEventListener("asyncview:update", (event) => {
+    document.addEventListener("asyncview:update", () => {
         const bar = document.querySelector("progress");
-        window.seen.push({
-            doc: event.detail,
-            bar: bar && bar.hasAttribute("value") ? bar.value : null,
-            title: document.title,
-        });
-        console.debug("SEEN");
+        console.debug("SEEN", bar && bar.hasAttribute("value") ? bar.value : null);
     });
 """.replace("SEEN", SEEN)
 
@@ -155,6 +151,7 @@ class Work:
 
     def __init__(self):
         self._steps = queue.Queue()
+        self._stopped = False
         self.entered = threading.Event()
 
     def do(self, step):
@@ -173,10 +170,15 @@ class Work:
 
         self.do(step)
 
+    def stop(self):
+        """Have no job wait any longer."""
+        self._stopped = True
+        self.finish("The test is over")
+
     def run(self, view):
         self.entered.set()
         answer = None
-        while answer is None:
+        while answer is None and not self._stopped:
             answer = self._steps.get(timeout=PATIENCE)(view)
         return answer
 
@@ -208,47 +210,51 @@ class Place:
         return shown.get_attribute("data-asyncview-url")
 
 
+@contextmanager
+def served(app):
+    """The address of an application, on a waitress of its own."""
+    server = waitress.create_server(app, host="127.0.0.1", port=0, threads=8, map={})
+    thread = threading.Thread(
+        target=server.asyncore.loop,
+        kwargs={"map": server._map, "timeout": PATIENCE},
+        name="waitress",
+    )
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}"
+    finally:
+        # In its own thread: sockets must not go while it looks at them.
+        server.trigger.pull_trigger(
+            lambda: server.asyncore.close_all(server._map, True)
+        )
+        thread.join(PATIENCE)
+        server.task_dispatcher.shutdown()
+
+
 @pytest.fixture
 def serve(make_site):
     """Serves an application with sessions, CSRF tokens and a strict policy."""
-    servers = []
-    works = []
+    with ExitStack() as stack:
 
-    def serve(configure=None, **settings):
-        work = Work()
-        works.append(work)
+        def serve(configure=None, **settings):
+            work = Work()
 
-        def configured(config):
-            config.registry.work = work
-            config.set_session_factory(SignedCookieSessionFactory("a secret"))
-            config.set_default_csrf_options(require_csrf=True)
-            config.add_subscriber(set_policy, NewResponse)
-            config.add_async_view(Report, "report")
-            if configure is not None:
-                configure(config)
+            def configured(config):
+                config.registry.work = work
+                config.set_session_factory(SignedCookieSessionFactory("a secret"))
+                config.set_default_csrf_options(require_csrf=True)
+                config.add_subscriber(set_policy, NewResponse)
+                config.add_async_view(Report, "report")
+                if configure is not None:
+                    configure(config)
 
-        settings.setdefault("asyncview__poll_interval", "0.1")
-        site = make_site(configured, **settings)
-        server = waitress.create_server(
-            site.wsgi, host="127.0.0.1", port=0, threads=8, map={}
-        )
-        thread = threading.Thread(
-            target=server.asyncore.loop,
-            kwargs={"map": server._map, "timeout": PATIENCE},
-            name="waitress",
-        )
-        thread.start()
-        servers.append((server, thread))
-        return Place(site, f"http://127.0.0.1:{server.effective_port}")
+            settings.setdefault("asyncview__poll_interval", "0.1")
+            site = make_site(configured, **settings)
+            url = stack.enter_context(served(site.wsgi))
+            stack.callback(work.stop)
+            return Place(site, url)
 
-    yield serve
-    for work in works:
-        work.finish("The test is over")
-    for server, thread in servers:
-        # In its own thread: sockets must not go while it looks at them.
-        server.trigger.pull_trigger(lambda s=server: s.asyncore.close_all(s._map, True))
-        thread.join(PATIENCE)
-        server.task_dispatcher.shutdown()
+        yield serve
 
 
 def set_policy(event):

@@ -139,7 +139,7 @@ def _executor(config: Configurator, said: Any) -> IExecutorFactory:
     if isinstance(said, str) and said in EXECUTORS:
         return EXECUTORS[said]
     try:
-        factory = config.maybe_dotted(said)
+        factory: IExecutorFactory = config.maybe_dotted(said)
     except (ImportError, ValueError) as error:
         raise ConfigurationError(
             f"asyncview.executor = {said!r}: it is none of"

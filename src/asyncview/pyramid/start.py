@@ -128,7 +128,9 @@ class Start:
                 # Its oid is known now, and the objects are this connection's: from
                 # here on the worker gets plain values.
                 connection.add(job.state)
-                if isinstance(job.state.request.body, bytes):
+                stored = job.state.request
+                assert stored is not None
+                if isinstance(stored.body, bytes):
                     brief = Brief.of(job)
             # The hook itself must do next to nothing: its errors are swallowed,
             # and what it writes would poison a pooled connection.

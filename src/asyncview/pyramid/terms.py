@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 from urllib.parse import urlsplit
@@ -36,10 +37,10 @@ def terms_of(view: Any, names: Iterable[str] = SAID) -> dict[str, Any]:
     return {name: READERS.get(name, getattr)(view, name) for name in names}
 
 
-def said_anew(view: Any, before: dict[str, Any]) -> dict[str, Any]:
+def said_anew(view: Any, before: Mapping[str, Any]) -> dict[str, Any]:
     """What a view says in or after ``__run__`` that it did not say at the POST."""
     # Plain class attributes are what they were at the POST.
-    own, computed = vars(view), computed_names(type(view))
+    own, computed = vars(view), computed_names(view.__class__)
     said = [name for name in RUNTIME if name in own or name in computed]
     return {
         name: value
