@@ -5,6 +5,7 @@ from typing import Any
 
 from pyramid.request import Request
 from pyramid.response import Response
+from transaction.interfaces import TransactionError
 from ZODB.DB import DB
 
 from asyncview.dispatch import ForkGuard
@@ -89,9 +90,10 @@ class Site:
         for database in databases.values():
             try:
                 database.close()
-            except KeyError:
-                # A job that does not end has a connection open whose transaction
-                # manager is its thread's, and is looked for in ours.
+            except (KeyError, TransactionError):
+                # It stops at a connection that a job which does not end has open
+                # (its manager is its thread's, and is looked for in ours), or that
+                # is between two transactions; and would leave the file locked.
                 database.storage.close()
 
     def answer_twin(self, request: Request, start: Start) -> Response | None:
