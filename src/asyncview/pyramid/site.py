@@ -42,6 +42,9 @@ class Site:
         self.starts_on_get = False
         #: What makes the engine's executor; the configuration says.
         self.executor: IExecutorFactory = threads.factory
+        #: Held while the stock templates are compiled, once.
+        self.compiling = threading.Lock()
+        self.pages_compiled = False
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
