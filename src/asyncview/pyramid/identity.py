@@ -28,7 +28,7 @@ def own_path(request: Request) -> str:
     """
     # Traversal skips empty segments; an address that begins with two slashes would
     # be another host's.
-    path = request.path_info
+    path: str = request.path_info
     if "//" in path:
         path = re.sub("/+", "/", path)
     path = path.rstrip("/")
