@@ -19,6 +19,12 @@ def pytest_addoption(parser):
         action="store_true",
         help="run tests/browser too: needs Playwright, Chromium and axe-core",
     )
+    parser.addoption(
+        "--chaos",
+        choices=("short", "long"),
+        default="short",
+        help="how long tests/chaos kills servers: some seconds, or half an hour",
+    )
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from ZODB.DB import DB
 
+from asyncview import zeo
 from asyncview.dispatch import ForkGuard
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
@@ -47,6 +48,9 @@ class Engine:
 
         ``at_exit`` ends it all when the interpreter exits before `close` was called.
         """
+        # Also of those that hold the application's own objects.
+        for each in db.databases.values():
+            zeo.cure(each.storage)
         self.settings = settings
         self.db = db
         self.ids = Ids()

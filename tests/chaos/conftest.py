@@ -1,0 +1,56 @@
+"""Worlds to destroy."""
+
+import os
+
+import pytest
+
+from chaos.servers import World
+from chaos.servers import Zeo
+from chaos.servers import Zygote
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    with Zygote() as zygote:
+        yield zygote
+
+
+@pytest.fixture
+def long(pytestconfig):
+    """Whether the long form is asked for."""
+    return pytestconfig.getoption("--chaos") == "long"
+
+
+@pytest.fixture
+def make_world(tmp_path, zygote):
+    """Makes worlds with a FileStorage; the arguments are settings."""
+    made = []
+
+    def make(uri=None, mutant=None, **settings):
+        folder = tmp_path / f"world-{len(made)}"
+        folder.mkdir()
+        uri = uri or f"file://{folder}/Data.fs?blobstorage_dir={folder}/blobs"
+        world = World(folder, zygote, uri, mutant, **settings)
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        world.kill_all()
+
+
+@pytest.fixture
+def zeo(tmp_path):
+    """A ZEO server that runs."""
+    try:
+        import ZEO  # noqa: F401
+    except ImportError:
+        if os.environ.get("ASYNCVIEW_CI") == "1":
+            raise
+        pytest.skip("ZEO is not installed: pip install -e '.[chaos]'")
+    folder = tmp_path / "zeo"
+    folder.mkdir()
+    server = Zeo(folder)
+    server.start()
+    yield server
+    server.end()
