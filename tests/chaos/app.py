@@ -64,9 +64,10 @@ class Trace:
 
     def read(self):
         try:
-            return [json.loads(line) for line in open(self._path)]
+            text = Path(self._path).read_text()
         except FileNotFoundError:
             return []
+        return [json.loads(line) for line in text.splitlines()]
 
 
 class Work(BaseAsyncView):
@@ -95,10 +96,11 @@ class Work(BaseAsyncView):
         reach("mid-run")
         self.progress.update(1, 2, "half of it")
         if "gate" in params:
-            opened = Path(settings["chaos.folder"], params["gate"])
-            until(opened.exists)
+            until(Path(settings["chaos.folder"], f"gate-{os.getpid()}").exists)
         threading.Event().wait(float(params.get("seconds", 0)))
         mode = params.get("mode")
+        if mode == "fatal":
+            os.kill(os.getpid(), signal.SIGKILL)
         if mode == "failing":
             raise ZeroDivisionError("as asked")
         if mode == "exiting":

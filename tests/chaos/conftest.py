@@ -22,6 +22,21 @@ def long(pytestconfig):
 
 
 @pytest.fixture
+def report(long, request, capsys):
+    """Shows a verdict in the long form, and hands it on."""
+
+    def show(verdict):
+        if long:
+            with capsys.disabled():
+                print(f"\n{request.node.name}: {dict(verdict.numbers)}")  # noqa: T201
+                for sentence in verdict.wrong[:3]:
+                    print(f"  {sentence}")  # noqa: T201
+        return verdict
+
+    return show
+
+
+@pytest.fixture
 def make_world(tmp_path, zygote):
     """Makes worlds with a FileStorage; the arguments are settings."""
     made = []

@@ -10,6 +10,7 @@ from ZODB.blob import Blob
 from asyncview.job import INTERRUPTED
 from asyncview.store import reading
 from asyncview.store import store_of
+from chaos.app import COUNTERS
 
 #: What no server may ever log.
 NEVER = ("defect of asyncview", "different object already has the same oid")
@@ -24,6 +25,13 @@ def opened(uri):
         yield db
     finally:
         db.close()
+
+
+def counters(world):
+    """The sum of all that jobs have counted."""
+    with opened(world.uri) as db, reading(db) as connection:
+        site = connection.root()["chaos"]
+        return sum(site[number].value for number in range(COUNTERS))
 
 
 def all_jobs(store):

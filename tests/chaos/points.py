@@ -5,11 +5,14 @@ makes its application.
 """
 
 import functools
+import itertools
 import os
 import signal
 import threading
 
+from transaction.interfaces import TransientError
 from ZODB import mvccadapter
+from ZODB.POSException import POSError
 
 from asyncview import rescue
 from asyncview.job import State
@@ -129,3 +132,32 @@ def _install():
         return finish(self, *args, **kw)
 
     mvccadapter.MVCCAdapterInstance.tpc_finish = tpc_finish
+
+
+def lose_answers(every):
+    """Have each ``every``-th commit be stored, and fail for who made it."""
+    adapter = mvccadapter.MVCCAdapterInstance
+    finish = adapter.tpc_finish
+    count = itertools.count(1)
+    lost = set()
+
+    def tpc_finish(self, transaction, *args):
+        result = finish(self, transaction, *args)
+        if next(count) % every == 0:
+            lost.add(id(transaction))
+            raise AnswerLost("the storage was gone before it answered")
+        return result
+
+    def tpc_abort(self, transaction, *args):
+        # A storage that is gone is not told; this one is there, and would remove
+        # the blobs of whoever commits just now.
+        if id(transaction) in lost:
+            lost.discard(id(transaction))
+        else:
+            self._storage.tpc_abort(transaction, *args)
+
+    adapter.tpc_finish, adapter.tpc_abort = tpc_finish, tpc_abort
+
+
+class AnswerLost(POSError, TransientError):
+    """What ZEO's ClientDisconnected is."""

@@ -64,10 +64,8 @@ class Rampage:
                 self._start(slot, points[slot])
                 if self.zeo is not None and number % ZEO_EVERY == ZEO_EVERY - 1:
                     self._kill_zeo()
-            for slot, server in enumerate(self._slots):
-                self._slots[slot] = None
-                server.kill()
-                self.kills += 1
+            for slot, point in enumerate(points):
+                self._end(slot, point)
             # They do not stop before there is a server that answers.
             for slot in range(len(self._slots)):
                 self._start(slot, None)

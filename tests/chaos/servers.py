@@ -166,7 +166,7 @@ class World:
             name.replace("__", "."): str(value) for name, value in settings.items()
         }
 
-    def start(self, point=None, count=1, **settings):
+    def start(self, point=None, count=1, lose_answers=None, **settings):
         """Start a server; does not wait until it serves."""
         number = len(self.servers)
         port = self.folder / f"port-{number}"
@@ -187,6 +187,7 @@ class World:
                 "points": str(self.folder / "points"),
                 "point": point,
                 "count": count,
+                "lose_answers": lose_answers,
                 "mutant": self.mutant,
             }
         )
@@ -194,8 +195,9 @@ class World:
         self.servers.append(server)
         return server
 
-    def open_gate(self, name):
-        (self.folder / name).touch()
+    def open_gate(self, server):
+        """Let the jobs go on that this server has in their middle."""
+        (self.folder / f"gate-{server.pid}").touch()
 
     def entered(self):
         """Entries of ``__run__``, oldest first."""

@@ -33,7 +33,11 @@ def serve(orders):
         mutants.apply(orders["mutant"])
     if orders.get("point"):
         trace = Trace(orders["points"])
-        points.arm(orders["point"], orders["count"], lambda point: trace.write(point=point))
+        points.arm(
+            orders["point"], orders["count"], lambda point: trace.write(point=point)
+        )
+    if orders.get("lose_answers"):
+        points.lose_answers(orders["lose_answers"])
     app = make_app(orders["settings"])
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=8)
     # In one piece: whoever sees it, sees all of it.
