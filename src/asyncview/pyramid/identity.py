@@ -28,7 +28,10 @@ def own_path(request: Request) -> str:
     """
     # Traversal skips empty segments; an address that begins with two slashes would
     # be another host's.
-    path = re.sub("/+", "/", request.path_info).rstrip("/")
+    path: str = request.path_info
+    if "//" in path:
+        path = re.sub("/+", "/", path)
+    path = path.rstrip("/")
     if request.subpath:
         path = path.removesuffix("/" + "/".join(request.subpath)).rstrip("/")
     return path

@@ -18,6 +18,7 @@ from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.status import private
 
 TEMPLATES = "asyncview.templates:"
+NAMES = ("layout", "progress", "start", "processing", "failed", "cancelled", "error")
 
 #: Name of the static view, and so the first segment of its URLs.
 STATIC = "_asyncview"
@@ -44,8 +45,24 @@ def static_url(request: Request) -> Callable[[str], str]:
     return static
 
 
+def compile_all(registry: Any) -> None:
+    """Compile the stock templates, before the first page and in one thread.
+
+    Chameleon compiles at the first rendering.  On Python 3.11 threads that do so at
+    the same moment may get a SystemError ("AST constructor recursion depth mismatch").
+    """
+    site = registry.asyncview
+    if site.pages_compiled:
+        return
+    with site.compiling:
+        for name in NAMES:
+            get_renderer(f"{TEMPLATES}{name}.pt").implementation().cook_check()
+        site.pages_compiled = True
+
+
 def frame(request: Request) -> dict[str, Any]:
     """What every page of ours needs; also given to the application's templates."""
+    compile_all(request.registry)
     language = get_locale_name(request)
     progress = _macros("progress.pt")
     return {
@@ -80,6 +97,7 @@ def page(
     request: Request, name: str, values: dict[str, Any], status: int = 200
 ) -> Response:
     """A stock page as a response."""
+    compile_all(request.registry)
     text = render(f"{TEMPLATES}{name}.pt", values, request)
     response = Response(
         # Some names of files have halves of surrogate pairs.

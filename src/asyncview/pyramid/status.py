@@ -39,6 +39,9 @@ MESSAGES = {
 STOPPING = _("Stopping")
 UNSAFE = _("Something went wrong.")
 
+#: Whose they are, and in which language they speak.
+VARY = "Cookie, Accept-Language"
+
 #: More than a running job may show.
 NOT_YET = 99.9
 
@@ -279,8 +282,12 @@ def private(response: Response, cache: str = "private, no-store") -> Response:
     headers = response.headers
     headers.setdefault("Cache-Control", cache)
     headers.setdefault("Referrer-Policy", "same-origin")
-    vary = {each.strip().lower() for each in headers.get("Vary", "").split(",")}
-    missing = [n for n in ("Cookie", "Accept-Language") if n.lower() not in vary]
-    if missing and "*" not in vary:
-        headers["Vary"] = ", ".join(filter(None, [headers.get("Vary"), *missing]))
+    vary = headers.get("Vary")
+    if vary is None:
+        headers["Vary"] = VARY
+    elif vary != VARY:
+        known = {each.strip().lower() for each in vary.split(",")}
+        if "*" not in known:
+            missing = [n for n in VARY.split(", ") if n.lower() not in known]
+            headers["Vary"] = ", ".join([vary, *missing])
     return response

@@ -107,9 +107,10 @@ def completed(view: Any, process_id: str) -> Response:
     else:
         response = status.json_body(body)
     response.etag = etag
+    response.headers["Cache-Control"] = "private, no-cache"
     if not entry.job.state.ended:
         response.headers["Retry-After"] = status.retry_after(request)
-    return private(response, "private, no-cache")
+    return response
 
 
 def events(view: Any, process_id: str) -> Response:
