@@ -20,7 +20,11 @@ KINDS = {
 
 
 class Clients:
-    """Threads that POST to whatever ``choose`` gives (a server, or None) until `stop`."""
+    """Threads that POST to the server that ``choose`` gives, until `stop`.
+
+    They end by themselves after ``limit`` jobs.  `answered` has the id of each job
+    whose POST was answered, by its key.
+    """
 
     def __init__(self, choose, number=3, limit=None, kinds=KINDS, counters=0):
         self._choose = choose
@@ -30,15 +34,12 @@ class Clients:
         self._lock = threading.Lock()
         self._keys = 0
         self._stopped = threading.Event()
-        #: By key, the id of each job whose POST was answered.
         self.answered = {}
-        #: Restartable jobs among them.
-        self.kind_of = {}
         #: Final states as they were seen.
         self.seen = {}
         #: What the other POSTs got: a status, or the name of an error.
         self.refused = Counter()
-        #: Status documents that were neither 200.
+        #: Answers to a look at a job that were no status document.
         self.odd = Counter()
         self._threads = [
             threading.Thread(target=self._work, args=(number,), daemon=True)
@@ -96,7 +97,6 @@ class Clients:
             return
         if status == 202:
             self.answered[key] = document["process_id"]
-            self.kind_of[document["process_id"]] = kind
         else:
             self.refused[status] += 1
 

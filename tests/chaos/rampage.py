@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from contextlib import suppress
 
 from chaos.clients import Clients
 from chaos.oracle import judge
@@ -44,11 +45,9 @@ class Rampage:
         if point is None:
             self._pause.wait(self._dice.uniform(0.0, 1.2))
         else:
-            try:
-                wait_until(lambda: not server.alive, "its point", patience=LONGEST)
-            except AssertionError:
-                # What the point stands for did not happen to this one.
-                pass
+            # What the point stands for may not happen to this one.
+            with suppress(AssertionError):
+                wait_until(lambda: not server.alive, "its point", LONGEST)
         self._slots[slot] = None
         server.kill()
         self.kills += 1
@@ -80,7 +79,7 @@ class Rampage:
         self.zeo_kills += 1
 
     def settle(self, patience=60.0):
-        """The quiet phase: wait until nothing moves any more, then look at all of it."""
+        """Wait until nothing moves any more, then look at all of it."""
         left = quiet(self.world, self._slots, patience)
         verdict = judge(self.world, self.clients)
         verdict.expect(left is None, f"after {patience} s there are still {left}")

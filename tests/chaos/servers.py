@@ -142,17 +142,17 @@ class Server:
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+#: Of all servers.
+SETTINGS = {
+    "asyncview.name": "chaos",
+    "asyncview.progress_interval": "0.05",
+    "asyncview.max_queued": "1000000",
+    "asyncview.grace": "0",
+}
+
+
 class World:
     """A folder with a database, and all servers that work on it."""
-
-    #: Settings of all servers.
-    SETTINGS = {
-        "asyncview.name": "chaos",
-        "asyncview.progress_interval": "0.05",
-        "asyncview.max_queued": "1000000",
-        "asyncview.grace": "0",
-        "chaos.retry": "yes",
-    }
 
     def __init__(self, folder, zygote, uri, mutant=None, **settings):
         self.folder = folder
@@ -162,7 +162,7 @@ class World:
         self.points = Trace(folder / "points")
         self.servers = []
         self._zygote = zygote
-        self._settings = self.SETTINGS | {
+        self._settings = SETTINGS | {
             name.replace("__", "."): str(value) for name, value in settings.items()
         }
 

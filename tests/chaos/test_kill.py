@@ -114,8 +114,7 @@ def test_job_that_kills_its_server_is_not_run_for_ever(make_world):
     )
     document = server.status(id)[1]
     assert document["error"]["reason"] == "interrupted"
-    status, page = server.request("GET", f"/work/result?process_id={id}")
-    assert status == 500
+    assert server.request("GET", f"/work/result?process_id={id}")[0] == 500
     assert quiet(world, [server]) is None
     assert not judge(world).wrong
     assert Counter(entry["id"] for entry in world.entered()) == {id: 3}
