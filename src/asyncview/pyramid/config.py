@@ -72,6 +72,8 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(Jobs, "asyncview", reify=True)
     config.add_exception_view(errors.no_such_process, context=errors.INoSuchProcess)
     config.add_exception_view(errors.queue_full, context=errors.IQueueFull)
+    config.add_exception_view(errors.no_such_upload, context=errors.IUploadNotFound)
+    config.add_exception_view(errors.half_upload, context=errors.IUploadIncomplete)
     config.add_subscriber(pages.supply, BeforeRender)
     config.add_subscriber(lambda event: _created(site, event), ApplicationCreated)
     config.add_directive("add_async_view", add_async_view)
@@ -119,7 +121,8 @@ def add_async_view(
         key: view_options.pop(key) for key in ("factory",) if key in view_options
     }
     config.add_route(route, pattern, **options)
-    config.add_route(f"{route}/*subpath", f"{pattern}/*subpath", **options)
+    below = f"{pattern.rstrip('/')}/*subpath"
+    config.add_route(f"{route}/*subpath", below, **options)
     config.add_view(view, route_name=route, **view_options)
     config.add_view(view, route_name=f"{route}/*subpath", **view_options)
 

@@ -140,7 +140,7 @@ def document(request: Request, entry: Entry) -> dict[str, Any]:
         "version": version_of(entry),
         "created": iso(job.created),
         "started": iso(state.started),
-        "updated": iso(last.updated),
+        "updated": iso(_updated(state, last)),
         "finished": iso(state.finished),
         "attempt": max(state.attempt, last.attempt),
         "cancel_requested": stopping or state.status == CANCELLED,
@@ -186,6 +186,19 @@ def _position(request: Request, job: Job) -> int | None:
         for each in store.unfinished()
         if each.job.created < job.created and each.job.state.status == QUEUED
     )
+
+
+def _updated(state: Any, last: Snapshot) -> float | None:
+    """When something last changed; never before the start or after the end.
+
+    Progress keeps its time in tenths of a second.
+    """
+    moment = last.updated or state.finished or state.started
+    if moment is not None and state.started is not None:
+        moment = max(moment, state.started)
+    if moment is not None and state.finished is not None:
+        moment = min(moment, state.finished)
+    return moment
 
 
 def _rate(started: float | None, last: Snapshot) -> float | None:

@@ -36,7 +36,9 @@ from asyncview.store import Store
 
 #: In the web session: the jobs whose messages it has been shown, the last few.
 FLASHED = "asyncview.flashed"
-FLASHED_KEPT = 50
+#: Few and short: all of a session may have to go into a cookie of 4 kB.
+FLASHED_KEPT = 20
+FLASHED_WIDTH = 8
 
 
 def subview(view: Any) -> Any:
@@ -75,7 +77,7 @@ def processing(view: Any, process_id: str) -> Any:
             flash(view.request, entry.job)
             url = status.next_url(entry.job, own_url(view.request))
             return private(HTTPSeeOther(url))
-    return view._page("processing_page", process_id)
+    return pages.chosen(view, "processing_page", process_id)
 
 
 def _give_grace(engine: Engine, process_id: str) -> None:
@@ -189,9 +191,10 @@ def flash(request: Request, job: Job) -> None:
         return
     session = request.session
     seen = list(session.get(FLASHED, ()))
-    if job.id in seen:
+    mark = job.id[:FLASHED_WIDTH]
+    if mark in seen:
         return
-    session[FLASHED] = [*seen, job.id][-FLASHED_KEPT:]
+    session[FLASHED] = [*seen, mark][-FLASHED_KEPT:]
     for queue, text in state.flashes:
         session.flash(text, queue)
     if said:
