@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ZODB.DB import DB
 from ZODB.interfaces import IBlobStorage
 
+from asyncview import zeo
 from asyncview.body import sweep
 from asyncview.dispatch import ForkGuard
 from asyncview.dispatch import Ids
@@ -49,6 +50,9 @@ class Engine:
 
         ``at_exit`` ends it all when the interpreter exits before `close` was called.
         """
+        # Also of those that hold the application's own objects.
+        for each in db.databases.values():
+            zeo.cure(each.storage)
         self.settings = settings
         self.db = db
         self.ids = Ids()
