@@ -1,6 +1,8 @@
 """A real Chromium, before real applications on a real waitress.
 
 Jobs do what the test tells them, step by step, so that nothing here has to sleep.
+To run these: Chromium on the PATH, ``pip install -e '.[browser]'``, ``npm ci`` in this
+folder, and ``pytest --browser tests/browser``.
 """
 
 import os
@@ -52,8 +54,17 @@ WITNESS = """
 """.replace("SEEN", SEEN)
 
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("browser")
+
+
 def find_axe():
-    folder = os.environ.get("ASYNCVIEW_NODE_MODULES", Path(__file__).parent)
+    folder = os.environ.get("ASYNCVIEW_NODE", HERE)
     path = Path(folder, "node_modules", "axe-core", "axe.min.js")
     if not path.exists():
         pytest.fail(f"there is no {path}: run 'npm ci' in tests/browser")
