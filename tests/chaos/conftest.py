@@ -53,11 +53,11 @@ def make_world(tmp_path, zygote):
 
 
 @pytest.fixture
-def zeo(tmp_path):
-    """A ZEO server that runs."""
+def zeo(tmp_path, request):
+    """A ZEO server that runs; its parameter is a line of its configuration."""
     folder = tmp_path / "zeo"
     folder.mkdir()
-    server = Zeo(folder)
+    server = Zeo(folder, getattr(request, "param", ""))
     server.start()
     yield server
     server.end()
