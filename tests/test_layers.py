@@ -51,7 +51,7 @@ LAYERS = """
     body
     outcome progress request
     settings
-    interfaces exceptions i18n
+    interfaces exceptions i18n templates
 """
 
 LEVEL = {

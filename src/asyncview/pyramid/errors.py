@@ -116,4 +116,4 @@ def no_such_upload(error: Any, request: Request) -> Response:
 def half_upload(error: Any, request: Request) -> Response:
     """Exception view of UploadIncomplete."""
     message = _("The upload is not complete yet.")
-    return wrong(request, 409, _("Not complete"), message)
+    return wrong(request, 409, _("Not yet"), message)

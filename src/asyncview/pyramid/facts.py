@@ -59,10 +59,12 @@ def csrf_field(request: Request) -> tuple[str, str | None]:
 def is_cross_site(request: Request) -> bool:
     """Whether a browser says that another site sent this."""
     site = request.headers.get("Sec-Fetch-Site", "").lower()
-    if site:
+    if site in ("same-origin", "none"):
         # The browser knows better than we: a proxy may not tell us the host, and a
         # page with a strict Referrer-Policy sends the origin "null" to its own site.
-        return bool(site == "cross-site")
+        return False
+    if site == "cross-site":
+        return True
     origin = request.headers.get("Origin")
     if origin is None:
         return False

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import datetime
 from datetime import timezone
 from typing import Any
@@ -24,6 +25,7 @@ from asyncview.job import Job
 from asyncview.progress import Snapshot
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.identity import subview_url
 from asyncview.shard import Entry
 from asyncview.store import store_of
 
@@ -101,11 +103,11 @@ def next_url(job: Job, base: str) -> str | None:
     url = job.term("success_url")
     if state.status != COMPLETED:
         url = job.term("error_url") or url
-    return url or f"{base}/result?process_id={job.id}"
+    return url or subview_url(base, "result", job.id)
 
 
 def links(base: str, id: str) -> dict[str, str]:
-    return {name: f"{base}/{name}?process_id={id}" for name in SUBVIEWS}
+    return {name: subview_url(base, name, id) for name in SUBVIEWS}
 
 
 def document(request: Request, entry: Entry) -> dict[str, Any]:
@@ -262,6 +264,9 @@ class Documents:
         )
         kept = self._kept.get(key)
         if kept is not None and kept[0] == serials:
+            # Another thread may have let it go just now.
+            with suppress(KeyError):
+                self._kept.move_to_end(key)
             return kept[1], kept[2]
         body = dumps(document(request, entry))
         etag = etag_of(body)

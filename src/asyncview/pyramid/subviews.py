@@ -29,6 +29,7 @@ from asyncview.pyramid.facts import check_csrf
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import is_owner
 from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.identity import subview_url
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
 from asyncview.pyramid.stored import stored_response
@@ -149,7 +150,7 @@ def cancel(view: Any, process_id: str) -> Response:
 
 
 def _to_processing(request: Request, process_id: str) -> Response:
-    return HTTPSeeOther(f"{own_url(request)}/processing?process_id={process_id}")
+    return HTTPSeeOther(subview_url(own_url(request), "processing", process_id))
 
 
 # When it has ended
@@ -218,7 +219,7 @@ def delete(view: Any, process_id: str) -> Response:
 
     if not change(engine, bury):
         message = _("The job has not ended yet.")
-        return errors.wrong(request, 409, _("Bad request"), message)
+        return errors.wrong(request, 409, _("Not yet"), message)
     engine.buried(process_id)
     if is_api(request):
         return Response(status=204)

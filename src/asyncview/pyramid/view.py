@@ -96,7 +96,8 @@ class BaseAsyncView:
     def initial_page(self, **kw: Any) -> Any:
         """What a request shows that starts nothing; also an asset spec."""
         facts = facts_of(self.request)
-        stock = hasattr(self.request.registry, "asyncview")
+        registry = getattr(self.request, "registry", None)
+        stock = hasattr(registry, "asyncview")
         if facts.renderer is not None or (facts is NO_FACTS and (kw or not stock)):
             # Without a job, in quick mode or in a test, the caller takes the values.
             return kw
