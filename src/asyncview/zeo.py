@@ -1,4 +1,4 @@
-"""What a ZEO client must not do, or commits that were acknowledged are lost.
+"""What a client of ZEO must do, and what not, or acknowledged commits are lost.
 
 Both were seen with ZEO 6.2.  A server hands out object ids by the hundred, and forgets
 across a restart which of them nobody has used yet.  A client that stayed up goes on
@@ -49,19 +49,37 @@ class Oids(list[bytes]):
                     self.extend(reversed(fresh))
 
 
+def client_of(storage: Any) -> Any:
+    """The ``ClientStorage`` that a storage is or wraps; None where it is none."""
+    module = sys.modules.get("ZEO.ClientStorage")
+    while module is not None and storage is not None:
+        if isinstance(storage, module.ClientStorage):
+            return storage
+        # Compressing and encrypting storages wrap another.
+        storage = getattr(storage, "base", None)
+    return None
+
+
+def catch_up(storage: Any) -> bool:
+    """Hear of all that was committed until now; False for what is no client of ZEO.
+
+    A transaction that begins sees what the server has told of so far.  Raises
+    ClientDisconnected where there is no server to ask.
+    """
+    client = client_of(storage)
+    if client is not None:
+        client.ping()
+    return client is not None
+
+
 def cure(storage: Any) -> None:
     """Keep a storage from both.
 
     Does nothing to what is no client of ZEO.  Raises AsyncViewError for a ZEO that
     this does not know how to cure.
     """
-    module = sys.modules.get("ZEO.ClientStorage")
-    while module is not None and not isinstance(storage, module.ClientStorage):
-        # Compressing and encrypting storages wrap another.
-        storage = getattr(storage, "base", None)
-        if storage is None:
-            return
-    if module is None:
+    storage = client_of(storage)
+    if storage is None:
         return
     oids = getattr(storage, "_oids", None)
     generation = getattr(storage, "_connection_generation", None)
