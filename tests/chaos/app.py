@@ -153,7 +153,8 @@ def root_factory(request):
 def make_app(settings):
     with Configurator(settings=settings, root_factory=root_factory) as config:
         config.include("asyncview")
-        config.set_execution_policy(retrying)
+        if "chaos.once" not in settings:
+            config.set_execution_policy(retrying)
         config.add_async_view(Work, "work")
         config.add_route("freeze", "/freeze")
         config.add_view(freeze, route_name="freeze")

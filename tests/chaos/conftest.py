@@ -7,6 +7,19 @@ from chaos.servers import Zeo
 from chaos.servers import Zygote
 
 
+def pytest_generate_tests(metafunc):
+    """Tests that take a ``turn`` are run more often in the long form."""
+    if "turn" in metafunc.fixturenames:
+        long = metafunc.config.getoption("--chaos") == "long"
+        metafunc.parametrize("turn", range(5 if long else 1))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Not skipped: what is asked for must run, and what is not is no news."""
+    if config.getoption("--chaos") == "short":
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
 @pytest.fixture(scope="session")
 def zygote():
     with Zygote() as zygote:
@@ -53,11 +66,11 @@ def make_world(tmp_path, zygote):
 
 
 @pytest.fixture
-def zeo(tmp_path):
-    """A ZEO server that runs."""
+def zeo(tmp_path, request):
+    """A ZEO server that runs; its parameter is a line of its configuration."""
     folder = tmp_path / "zeo"
     folder.mkdir()
-    server = Zeo(folder)
+    server = Zeo(folder, getattr(request, "param", ""))
     server.start()
     yield server
     server.end()

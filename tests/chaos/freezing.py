@@ -34,14 +34,9 @@ def freeze_and_thaw(world, jobs, patience=30.0):
 
     second = world.start(asyncview__threads=jobs).ready()
     for id in ids[::2]:
-        wait_until(
-            lambda id=id: second.status(id)[1]["status"] == "failed",
-            "the jobs of the frozen server fail",
-        )
-    wait_until(
-        lambda: len(world.entered()) == jobs + len(ids[1::2]),
-        "those that may be run again are",
-    )
+        _patiently(lambda id=id: second.status(id)[1]["status"] == "failed", patience)
+    again = len(ids[1::2])
+    _patiently(lambda: len(world.entered()) == jobs + again, patience)
     threading.Event().wait(max(frozen + FROZEN * LEASE - time.monotonic(), 0))
 
     # The first wants to end its jobs while the second is in the middle of them.
@@ -53,21 +48,23 @@ def freeze_and_thaw(world, jobs, patience=30.0):
     def fenced():
         return first.log.read_text().count(FENCED)
 
-    with suppress(AssertionError):
-        wait_until(lambda: fenced() == jobs, "all are fenced", patience)
+    _patiently(lambda: fenced() == jobs, patience)
     world.open_gate(second)
     # It is a server as any other again.
     last = first.post(key="last")
-    with suppress(AssertionError):
-        wait_until(
-            lambda: first.status(last)[1]["status"] == "completed", "it works", patience
-        )
+    _patiently(lambda: first.status(last)[1]["status"] == "completed", patience)
     left = quiet(world, [first, second], patience)
     verdict = judge(world)
     verdict.expect(left is None, f"after {patience} s there are still {left}")
     verdict.expect(fenced() == jobs, f"{fenced()} of {jobs} were fenced")
     verdict.expect(
-        verdict.numbers["completed"] == len(ids[1::2]) + 1, "of the others, some failed"
+        verdict.numbers["completed"] == again + 1, "of the others, some failed"
     )
     verdict.numbers["fenced"] = fenced()
     return verdict
+
+
+def _patiently(condition, patience):
+    """Wait; where it does not come true, the verdict will say what is wrong."""
+    with suppress(AssertionError):
+        wait_until(condition, "", patience)

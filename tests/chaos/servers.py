@@ -217,8 +217,7 @@ class World:
 class Zeo:
     """A ZEO server in a process of its own."""
 
-    def __init__(self, folder):
-        self._folder = folder
+    def __init__(self, folder, option=""):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -227,6 +226,7 @@ class Zeo:
             f"""
             <zeo>
               address 127.0.0.1:{self.port}
+              {option}
             </zeo>
             <filestorage 1>
               path {folder}/Data.fs
@@ -240,14 +240,12 @@ class Zeo:
             </eventlog>
             """
         )
-        self._process = None
-
-    @property
-    def uri(self):
-        return (
-            f"zeo://127.0.0.1:{self.port}?wait_timeout=10&blob_dir={self._folder}/blobs"
+        self.blobs = folder / "blobs"
+        self.uri = (
+            f"zeo://127.0.0.1:{self.port}?wait_timeout=10&blob_dir={self.blobs}"
             "&shared_blob_dir=1"
         )
+        self._process = None
 
     def start(self):
         self._process = subprocess.Popen(

