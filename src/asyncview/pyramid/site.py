@@ -6,6 +6,7 @@ from typing import Any
 from pyramid.request import Request
 from pyramid.response import Response
 from ZODB.DB import DB
+from ZODB.POSException import ConflictError
 
 from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
@@ -14,6 +15,7 @@ from asyncview.executors import inline
 from asyncview.executors import threads
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import admission
+from asyncview.pyramid.access import is_tried_again
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
 from asyncview.pyramid.start import Start
@@ -94,9 +96,21 @@ class Site:
                 # manager is its thread's, and is looked for in ours.
                 database.storage.close()
 
-    def answer_twin(self, request: Request, start: Start) -> Response | None:
-        """After a conflict of two exclusive starts: the answer for the second."""
-        for asked in start.asked:
-            if asked.key is not None:
-                return admission.twin_of(request, asked.key, owner_of(request))
-        return None
+    def answer_trouble(
+        self, request: Request, start: Start, error: Exception
+    ) -> Response | None:
+        """The answer where the jobs that were asked for could not be stored, perhaps.
+
+        None where the error is not ours to answer.
+        """
+        if not start.asked:
+            return None
+        if isinstance(error, ConflictError):
+            # Of two exclusive starts, say: this is the answer for the second.
+            for asked in start.asked:
+                if asked.key is not None:
+                    return admission.twin_of(request, asked.key, owner_of(request))
+            return None
+        if is_tried_again(request, error):
+            return None
+        return admission.doubtful(request, [asked.job.id for asked in start.asked])
