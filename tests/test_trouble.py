@@ -18,6 +18,7 @@ from asyncview import BaseAsyncView
 from asyncview.job import TIMEOUT
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.store import transact
 
 TRANSIENT = [ConflictError, ReadConflictError, ClientDisconnected]
 LASTING = [StorageError, OSError]
@@ -42,21 +43,30 @@ class Ending(BaseAsyncView):
         self.request.registry.told.append(status)
 
 
-@pytest.fixture
-def site(make_site, gate, monkeypatch):
-    monkeypatch.setattr("asyncview.executors.threads.PATIENCE", 0.01)
-
+@pytest.fixture(scope="module")
+def shared(make_shared_site):
     def configure(config):
-        config.registry.entered, config.registry.told = [], []
-        config.registry.gate = gate
         config.add_async_view(Ending, "ending")
+        config.registry.entered, config.registry.told = [], []
 
-    site = make_site(configure, asyncview__threads="1")
+    site = make_shared_site(configure, asyncview__threads="1")
     site.engine.prepare()
     site.app.get("/ending")
-    site.fault = lambda *args, **kw: fault(site, monkeypatch, *args, **kw)
-    site.work = lambda: work(site)
     return site
+
+
+@pytest.fixture
+def site(shared, monkeypatch):
+    monkeypatch.setattr("asyncview.executors.threads.PATIENCE", 0.01)
+    registry, engine = shared.registry, shared.engine
+    registry.entered, registry.told = [], []
+    registry.gate = threading.Event()
+    transact(shared.db, lambda connection: connection.root().update(work=0))
+    shared.fault = lambda *args, **kw: fault(shared, monkeypatch, *args, **kw)
+    shared.work = lambda: work(shared)
+    yield shared
+    registry.gate.set()
+    eventually(lambda: not (engine.executor.busy() or len(engine.live)))
 
 
 def work(site):
@@ -213,8 +223,10 @@ def test_start_that_can_not_be_stored_is_503_and_no_job(site, error, caplog):
     assert "Traceback" not in response.text
     assert "could not be committed" in caplog.text
     with reading(site.db) as connection:
-        assert store_of(connection, "tests").crowd() == 0
+        states = [each.job.state for each in store_of(connection, "tests").unfinished()]
+        assert all(state.ended for state in states)
     assert goes_on(site)
+    assert len(site.registry.entered) == 1
 
 
 def test_start_that_can_not_be_stored_is_said_to_clients_as_json(site):

@@ -7,6 +7,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from ZODB.DB import DB
 from ZODB.POSException import ConflictError
+from ZODB.POSException import ConnectionStateError
 
 from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
@@ -91,7 +92,7 @@ class Site:
         for database in databases.values():
             try:
                 database.close()
-            except KeyError:
+            except (KeyError, ConnectionStateError):
                 # A job that does not end has a connection open whose transaction
                 # manager is its thread's, and is looked for in ours.
                 database.storage.close()
