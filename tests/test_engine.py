@@ -19,6 +19,7 @@ from asyncview import BaseAsyncView
 from asyncview.exceptions import JobCancelled
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.store import transact
 
 
 def facts(db, process_id):
@@ -128,10 +129,14 @@ def test_job_of_a_restartable_view_waits_for_the_next_process(
     assert facts(site.db, process_id) == ("queued", None, 1)
 
 
-def test_job_that_looks_is_asked_to_stop_and_ends_as_cancelled(make_site, gate):
-    entered, noticed = threading.Event(), []
+@pytest.fixture
+def attentive(make_site, gate):
+    """A site with a job that looks at every step whether it should stop."""
+    entered, noticed, told = threading.Event(), [], []
 
     class Attentive(BaseAsyncView):
+        restartable = property(lambda self: int(self.request.params.get("again", 0)))
+
         def __run__(self, process_id=None):
             entered.set()
             try:
@@ -142,13 +147,45 @@ def test_job_that_looks_is_asked_to_stop_and_ends_as_cancelled(make_site, gate):
                 noticed.append(True)
                 raise
 
-    site = make_site(lambda config: config.add_async_view(Attentive, "attentive"))
-    process_id = site.start("/attentive")
-    assert entered.wait(PATIENCE)
+        def on_end(self, status):
+            told.append(status)
+
+    def make(**params):
+        site = make_site(lambda config: config.add_async_view(Attentive, "attentive"))
+        site.noticed, site.told = noticed, told
+        process_id = site.start("/attentive", params)
+        assert entered.wait(PATIENCE)
+        return site, process_id
+
+    return make
+
+
+def test_job_that_stops_because_the_process_ends_was_interrupted(attentive, caplog):
+    site, process_id = attentive()
+    caplog.set_level(logging.INFO, "asyncview")
     site.engine.close(0)
-    assert noticed
-    assert facts(site.db, process_id)[0] == "cancelled"
+    assert site.noticed
+    assert facts(site.db, process_id) == ("failed", "interrupted", 0)
+    assert site.told == ["failed"]
+    assert "failed (interrupted), error id" in caplog.text
     assert not threads_of_ours()
+
+
+def test_restartable_job_that_stops_because_the_process_ends_is_not_lost(attentive):
+    site, process_id = attentive(again="2")
+    site.engine.close(0)
+    assert site.noticed
+    assert facts(site.db, process_id) == ("queued", None, 1)
+    assert site.told == []
+
+
+def test_job_that_somebody_cancelled_before_the_process_ends_is_cancelled(attentive):
+    site, process_id = attentive(again="2")
+    # The wish is in the database, and its job has not heard of it yet.
+    transact(site.db, lambda conn: store_of(conn, "tests").ask_cancel(process_id))
+    site.engine.close(0)
+    assert facts(site.db, process_id)[0] == "cancelled"
+    assert site.told == ["cancelled"]
 
 
 def test_job_that_waits_stays_queued(stubborn, gate, monkeypatch):

@@ -46,6 +46,7 @@ LAYERS = """
     ticket
     session
     store
+    failure
     shard
     job
     body

@@ -23,6 +23,7 @@ from asyncview.job import INTERRUPTED
 from asyncview.pulse import Pulse
 from asyncview.runner import Runner
 from asyncview.settings import Settings
+from asyncview.store import TROUBLE
 from asyncview.store import prepare
 from asyncview.store import reading
 from asyncview.store import store_of
@@ -66,6 +67,7 @@ class Engine:
             self.submit,
             self.executor.waiting,
             self._busy,
+            self.executor.abandon,
         )
         #: Held by a start from its look at the limits to the end of its request.
         self.starting = threading.RLock()
@@ -95,11 +97,16 @@ class Engine:
         with self._lock:
             if self._looked:
                 return
-            with reading(self.db) as connection:
-                store = store_of(connection, self.settings.name)
-                self._prepared = store is not None
-                # Those that have ended want to expire.
-                waiting = store is not None and bool(store.crowd() or store.expiry)
+            try:
+                with reading(self.db) as connection:
+                    store = store_of(connection, self.settings.name)
+                    self._prepared = store is not None
+                    # Those that have ended want to expire.
+                    waiting = store is not None and bool(store.crowd() or store.expiry)
+            except TROUBLE:
+                # Not every request needs the database, and the next one looks again.
+                log.exception("nobody looks after the jobs yet")
+                return
             sweep(self.db, self.runner.clock())
             self._looked = True
         if waiting:
@@ -147,6 +154,12 @@ class Engine:
         self.live.ended.append(job_id)
         self.start()
 
+    @property
+    def leaked(self) -> int:
+        """Threads of this process that jobs past their ``max_runtime`` still keep."""
+        leaked: int = self.executor.leaked
+        return leaked
+
     def close(self, drain: float | None = None) -> None:
         """End it all; running jobs get ``drain`` seconds (the setting's, if None).
 
@@ -163,6 +176,7 @@ class Engine:
         atexit.unregister(self._at_exit)
         self.executor.stop()
         if not self.executor.join(self.settings.drain if drain is None else drain):
+            self.runner.leaving.set()
             for session in self.live.sessions():
                 session.stop()
             self.executor.join(LAST_WORDS)
@@ -173,7 +187,7 @@ class Engine:
             except Exception:
                 log.exception("%.6s… could not be marked", session.id)
         self.runner.join(LAST_WORDS)
-        self.pulse.stop(timeout=5.0)
+        self.pulse.stop(timeout=LAST_WORDS)
 
     def _busy(self) -> bool:
         return bool(len(self.live) or self.executor.busy())

@@ -175,6 +175,7 @@ class IExecutor(Interface):
     """Gets a job to a worker, soon."""
 
     local = Attribute("Whether this process runs what is submitted here (bool)")
+    leaked = Attribute("Threads that jobs keep which were taken from them (int)")
 
     def submit(job_id: str) -> None:
         """Have the job run.  The job is committed already; saying it twice is fine."""
@@ -194,13 +195,20 @@ class IExecutor(Interface):
     def busy() -> bool:
         """Whether anything waits or runs here."""
 
+    def abandon(job_id: str) -> None:
+        """A running job was taken away, and its thread may never come back.
+
+        Another takes its place.
+        """
+
     def stop() -> None:
         """Ask it to claim no more.  What runs goes on."""
 
     def join(timeout: float) -> bool:
         """After `stop`: wait until nothing runs and no thread of it is left.
 
-        False where that took longer than ``timeout`` seconds.
+        Those that were given up do not count.  False where that took longer than
+        ``timeout`` seconds.
         """
 
 

@@ -59,6 +59,20 @@ TERMS: dict[str, Any] = {
 }
 
 
+def title(job: Any) -> str:
+    """A job or a ticket as one line of a log names it."""
+    owner = job.owner[1] if job.owner else "anonymous"
+    return f"{job.id[:6]}… {one_line(job.view)} of {one_line(owner)}"
+
+
+def one_line(text: str, width: int = 200) -> str:
+    """Bounded, and with nothing that could begin another line."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text[:width]
+    )
+
+
 def new_id() -> str:
     """192 random bits as 32 characters of base64url (ASVS 11.5.1 asks for 128)."""
     return secrets.token_urlsafe(24)

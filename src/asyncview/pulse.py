@@ -49,7 +49,8 @@ class Pulse:
     """Writes what the jobs of this process say, and looks after everybody's.
 
     ``submit`` has a job run in this process, ``waiting`` says whether it will,
-    ``busy`` whether anything waits or runs.  But for `start` and `stop` its methods
+    ``busy`` whether anything waits or runs; ``abandon`` gives up the thread of a job
+    that takes too long.  But for `start` and `stop` its methods
     are its own thread's.
     """
 
@@ -61,6 +62,7 @@ class Pulse:
         submit: Callable[[str], None],
         waiting: Callable[[str], bool],
         busy: Callable[[], bool],
+        abandon: Callable[[str], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
@@ -71,6 +73,7 @@ class Pulse:
         self._submit = submit
         self._waiting = waiting
         self._busy = busy
+        self._abandon = abandon
         self._monotonic = monotonic
         self._born = monotonic()
         # At once: only who has been seen for a lease can be called dead.
@@ -145,10 +148,11 @@ class Pulse:
         self._guarded(self.beat)
 
     def _guarded(self, action: Callable[..., Any], *arguments: Any) -> None:
-        # Storage trouble must not end the thread, nor keep the next from its turn.
+        # Storage trouble must not end the thread, nor keep the next from its turn; and
+        # what a job handed over may raise anything when it is looked at.
         try:
             action(*arguments)
-        except Exception:
+        except BaseException:
             name = getattr(action, "__name__", "go on").strip("_")
             log.exception("the pulse could not %s", name)
 
@@ -230,7 +234,8 @@ class Pulse:
     def _time_out(self, session: ProgressSession) -> None:
         """A job has run for longer than its view allows."""
         session.stop()
-        self.rescue.take(str(session.id), TIMEOUT)
+        if self.rescue.take(str(session.id), TIMEOUT) is not None:
+            self._abandon(str(session.id))
 
     def _look_for_cancel(self) -> None:
         sessions = self.live.sessions()

@@ -1,19 +1,21 @@
 """Takes jobs away from workers: from dead ones, and from those that take too long."""
 
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
+from typing import Any
 from typing import NamedTuple
 
 from ZODB.Connection import Connection
 
+from asyncview.failure import describe
+from asyncview.failure import give_up
+from asyncview.job import FAILED
 from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
-from asyncview.job import Failure
+from asyncview.job import title
 from asyncview.runner import Runner
-from asyncview.shard import Entry
 from asyncview.store import Store
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -110,10 +112,12 @@ class Rescue:
         reason: str,
         still: Callable[[Store], bool],
     ) -> str | None:
-        runner = self._runner
+        runner, failure, now = self._runner, describe(reason), self._runner.clock()
         orphans: list[Ticket] = []
+        taken: tuple[Any, ...] = ()
 
-        def change(connection: Connection) -> tuple[str, str] | None:
+        def change(connection: Connection) -> str | None:
+            nonlocal taken
             while orphans:
                 orphans.pop().close()
             store = store_of(connection, runner.name)
@@ -129,40 +133,32 @@ class Rescue:
             )
             if not ours or not still(store):
                 return None
+            taken = (title(entry.job), now - (state.started or now), state.attempt)
             if entry.job.term("on_end"):
                 orphans.append(runner.orphan(entry.job))
-            return give_up(entry, reason, runner.clock())
+            return give_up(entry, failure, now)
 
-        taken = transact(runner.db, change)
-        if taken is None:
+        def stored(connection: Connection) -> str | None:
+            store = store_of(connection, runner.name)
+            entry = None if store is None else store.find(id)
+            ours = entry is not None and entry.job.state.failure == failure
+            return FAILED if ours else None
+
+        status = transact(runner.db, change, stored=stored)
+        if status is None:
             return None
-        status, error_id = taken
-        log.warning(
-            "%.6s… was taken from its worker (%s): %s %s", id, reason, status, error_id
-        )
         runner.live.end(id)
+        failed = status == FAILED
+        log.warning(
+            "%s was taken from its worker after %.3f s, attempt %d: it is %s (%s%s)",
+            *taken,
+            status,
+            reason,
+            f", error id {failure.id}" if failed else "",
+        )
         for ticket in orphans:
-            if error_id:
+            if failed:
                 runner.finish_apart(ticket, status)
             else:
                 ticket.close()
         return status
-
-
-def give_up(entry: Entry, reason: str, now: float) -> tuple[str, str]:
-    """End a running job as failed, or queue it again where its view allows that.
-
-    Gives the new status, and the error id where it failed.
-    """
-    state, error_id = entry.job.state, ""
-    if reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
-        state.requeue(entry.snapshot)
-    else:
-        error_id = secrets.token_hex(4)
-        state.fail(
-            Failure(reason, error_id),
-            entry.snapshot,
-            now,
-            keep_request=entry.job.term("keep_request"),
-        )
-    return state.status, error_id

@@ -5,28 +5,33 @@ import random
 import secrets
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
 
 from ZODB.Connection import Connection
 from ZODB.DB import DB
-from ZODB.POSException import ConflictError
 
 from asyncview.dispatch import Gates
 from asyncview.dispatch import Live
 from asyncview.exceptions import Fenced
+from asyncview.failure import describe
+from asyncview.failure import give_up
 from asyncview.interfaces import IFront
 from asyncview.job import ABORTED
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import EXCEPTION
+from asyncview.job import FAILED
+from asyncview.job import FINAL
+from asyncview.job import INTERRUPTED
 from asyncview.job import NOT_REACHED
 from asyncview.job import QUEUED
 from asyncview.job import RUNNING
 from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
+from asyncview.job import one_line
+from asyncview.job import title
+from asyncview.shard import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -41,9 +46,6 @@ ALONE_FROM = 3
 
 #: Handed over jobs wait in memory, with bodies of up to 64 KiB: 16 MiB at most.
 BRIEFS = 256
-
-#: A traceback is for reading; the middle of a recursion is not.
-TRACEBACK_WIDTH = 16_000
 
 
 class Runner:
@@ -64,6 +66,8 @@ class Runner:
         self.live = live
         self.worker = worker or secrets.token_urlsafe(9)
         self.clock = clock
+        #: Set before running jobs are asked to stop because the process will end.
+        self.leaving = threading.Event()
         #: Set when the process wants to end: nothing waits any more.
         self.closing = threading.Event()
         self._gates = Gates()
@@ -80,6 +84,7 @@ class Runner:
         Raises what the commit raised, where it is not known to be stored.
         """
         tickets: list[Ticket] = []
+        cancelled: list[str] = []
         # The same until it is known what became of them: a commit that failed may
         # be stored all the same, and then the next try finds its own claim.
         tokens = {
@@ -90,7 +95,7 @@ class Runner:
             for ticket in tickets:
                 ticket.close()
             tickets.clear()
-            cancelled = []
+            cancelled.clear()
             store = store_of(connection, self.name)
             for id in ids:
                 brief = self._briefs.get(id)
@@ -116,26 +121,28 @@ class Runner:
                 tickets.append(Ticket(brief, self.worker, token, state.attempt, now))
             return cancelled
 
-        try:
-            # Its connection goes back to the pool with the state in its cache, and
-            # is the one that the replay gets.
-            for id in transact(self.db, change, sleep=self._pause):
-                self.cancel_queued(id)
-        except ConflictError:
-            raise
-        except Exception:
-            # In doubt: an error at commit does not say that nothing was stored.
-            with reading(self.db) as connection:
-                mine = [t for t in tickets if self._is_mine(t, connection)]
+        def stored(connection: Connection) -> list[str] | None:
+            mine = [each for each in tickets if self._is_mine(each, connection)]
             if not mine:
-                raise
-            tickets = mine
+                return None
+            tickets[:] = mine
+            return cancelled
+
+        # Its connection goes back to the pool with the state in its cache, and is the
+        # one that the replay gets.
+        transact(self.db, change, sleep=self._pause, stored=stored)
         # From here on, or the pulse could believe that there is nothing to do.
         for ticket in tickets:
             self.live.begin(ticket.session, ticket.deadline)
         for id in ids:
             self._briefs.pop(id, None)
             self._tokens.pop(id, None)
+        for id in cancelled:
+            try:
+                self.cancel_queued(id)
+            except Exception:
+                # The sweep comes back to it.
+                log.exception("%.6s… could not be cancelled yet", id)
         return tickets
 
     def hand_over(self, brief: Brief) -> None:
@@ -159,25 +166,34 @@ class Runner:
     def cancel_queued(self, id: str) -> None:
         """End a queued job that was asked to stop."""
         orphans: list[Ticket] = []
+        now = self.clock()
 
-        def change(connection: Connection) -> bool:
-            orphans.clear()
+        def find(connection: Connection) -> Entry | None:
             store = store_of(connection, self.name)
-            entry = None if store is None else store.find(id)
+            return None if store is None else store.find(id)
+
+        def change(connection: Connection) -> str | None:
+            while orphans:
+                orphans.pop().close()
+            entry = find(connection)
             if entry is None or entry.job.state.status != QUEUED or not entry.cancel:
-                return False
+                return None
             if entry.job.term("on_end"):
                 orphans.append(self.orphan(entry.job))
-            entry.job.state.cancel(
-                entry.snapshot,
-                self.clock(),
-                keep_request=entry.job.term("keep_request"),
-            )
-            return True
+            keep = entry.job.term("keep_request")
+            entry.job.state.cancel(entry.snapshot, now, keep_request=keep)
+            return _cancelled(entry.job, now)
+
+        def stored(connection: Connection) -> str | None:
+            entry = find(connection)
+            if entry is None or entry.job.state.status != CANCELLED:
+                return None
+            return _cancelled(entry.job, now)
 
         self._briefs.pop(id, None)
-        if transact(self.db, change):
-            log.info("%.6s… was cancelled while it was queued", id)
+        said = transact(self.db, change, stored=stored)
+        if said is not None:
+            log.info("%s", said)
             self.live.end(id)
         for ticket in orphans:
             self.finish_apart(ticket, CANCELLED)
@@ -223,7 +239,7 @@ class Runner:
                         "%s is tried again after a conflict, attempt %d: %s",
                         ticket,
                         ticket.attempt,
-                        verdict.error,
+                        _words_of(verdict.error),
                     )
                     tried = ticket.attempt - ticket.first + 1
                     self._pause(random.uniform(0, min(0.005 * 2**tried, 1.0)))
@@ -262,12 +278,12 @@ class Runner:
         while True:
             try:
                 with reading(self.db) as connection:
-                    state: State = connection.get(ticket.brief.state_oid)
-                    if state.token != ticket.token or state.ended:
-                        mine = state.token == ticket.token
-                        done = mine and state.status == COMPLETED
-                        return Verdict(COMPLETED if done else "fenced")
+                    if ticket.ended(connection) == COMPLETED:
+                        return Verdict(COMPLETED)
+                    ticket.state(connection)
                 break
+            except Fenced:
+                return Verdict("fenced")
             except Exception:
                 log.exception("%s: its database can't be read", ticket)
                 if self.closing.is_set():
@@ -291,6 +307,9 @@ class Runner:
         if verdict.status == "failed":
             failure = describe(verdict.reason, verdict.error)
             self._log_failure(ticket, failure)
+        elif verdict.status == CANCELLED and self.leaving.is_set():
+            # Not by anybody's wish, perhaps, but because the process will end.
+            failure = describe(INTERRUPTED)
         try:
             status = self._record(
                 ticket,
@@ -299,7 +318,9 @@ class Runner:
         finally:
             if verdict.response is not None:
                 verdict.response.body.close()
-        if status != "fenced" and ticket.term("on_end"):
+        if verdict.status == CANCELLED and status == FAILED and failure is not None:
+            self._log_failure(ticket, failure)
+        if status in FINAL and ticket.term("on_end"):
             self.finish(ticket, status)
         return status
 
@@ -315,6 +336,12 @@ class Runner:
         outcome = None
         if verdict.response is not None:
             outcome = verdict.response.store(connection)
+        if verdict.status == CANCELLED and failure is not None:
+            store = store_of(connection, self.name)
+            entry = None if store is None else store.find(ticket.id)
+            if entry is not None and not entry.cancel:
+                return give_up(entry, failure, now)
+            failure = None
         if failure is not None:
             state.fail(failure, last, now, outcome, **ticket.facts())
         elif verdict.status == "dropped":
@@ -329,13 +356,8 @@ class Runner:
         wait = 0.1
         while True:
             try:
-                return transact(self.db, change, sleep=self._pause)
+                return transact(self.db, change, sleep=self._pause, stored=ticket.ended)
             except Fenced:
-                # Also after doubt: then it is this very end that is in the way.
-                with reading(self.db) as connection:
-                    state: State = connection.get(ticket.brief.state_oid)
-                    if state.token == ticket.token and state.ended:
-                        return state.status
                 return "fenced"
             except Exception:
                 log.exception("the end of %s can't be recorded yet", ticket)
@@ -378,7 +400,7 @@ class Runner:
             thread.join(max(end - time.monotonic(), 0.0))
 
     def _log_failure(self, ticket: Ticket, failure: Failure) -> None:
-        expected = failure.reason == ABORTED
+        expected = failure.reason in (ABORTED, INTERRUPTED)
         log.log(
             logging.INFO if expected else logging.ERROR,
             "%s failed (%s), error id %s, attempt %d\n%s",
@@ -393,30 +415,14 @@ class Runner:
         self.closing.wait(seconds)
 
 
-def describe(reason: str, error: BaseException | None) -> Failure:
-    """A failure as text; nothing of the exception itself is kept."""
-    id = secrets.token_hex(4)
-    if error is None:
-        return Failure(reason, id)
-    # An error may raise anything when it is asked what it says.
-    message = "(its message can't be shown)"
-    with suppress(BaseException):
-        message = str(error)
-    lines = "(its traceback can't be shown)"
-    with suppress(BaseException):
-        lines = "".join(traceback.format_exception(error, limit=60))
-    if len(lines) > TRACEBACK_WIDTH:
-        half = TRACEBACK_WIDTH // 2
-        lines = f"{lines[:half]}\n...\n{lines[-half:]}"
-    return Failure(
-        reason,
-        id,
-        type(error).__name__,
-        _plain(message[:1000]),
-        _plain(lines),
-    )
+def _cancelled(job: Job, now: float) -> str | None:
+    """What the log says of a job that ended at ``now``, before it began; else None."""
+    if job.state.finished != now:
+        return None
+    waited = now - job.created
+    return f"{title(job)} is cancelled after {waited:.3f} s in the queue"
 
 
-def _plain(text: str) -> str:
-    """Without lone surrogates, which no JSON and no page can carry."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _words_of(error: BaseException | None) -> str:
+    """What an error says, on one line."""
+    return one_line(describe(EXCEPTION, error).message)

@@ -140,7 +140,7 @@ class ProgressSession:
         """From now on every call raises JobCancelled."""
         self.__class__ = StoppedSession
 
-    def log(self, line: str) -> None:
+    def log(self, line: object) -> None:
         """Keep a line; the last `LOG_LINES` are shown."""
         self._lines.append(_text(line)[:LOG_WIDTH])
 
@@ -191,8 +191,9 @@ class ProgressSession:
             number = float(given)
             if isfinite(number):
                 return int(given) if number.is_integer() else number
-        except Exception as error:
-            reason: object = error
+        except BaseException as error:
+            # The pulse asks, whose thread is no job's to end.
+            reason: object = type(error).__name__
         else:
             reason = "it is not finite"
         if not self._warned:
@@ -253,7 +254,7 @@ def _text(value: Any) -> str:
     """As a page can show it: bounded, and without lone surrogates."""
     try:
         text = str(value)[:MESSAGE_WIDTH]
-    except Exception:
+    except BaseException:
         # It is a job's, and must not stop the writing of all others'.
         text = ""
     return text.encode("utf-8", "replace").decode()

@@ -22,6 +22,7 @@ from transaction import TransactionManager
 from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 from ZODB.DB import DB
+from ZODB.POSException import StorageError
 from zope.interface import implementer
 
 from asyncview.interfaces import IStore
@@ -32,6 +33,9 @@ from asyncview.shard import Shard
 from asyncview.shard import shard_of
 
 ROOT = "asyncview"
+
+#: What a storage raises that is in trouble: it may be back in a moment.
+TROUBLE = (OSError, StorageError, TransientError)
 
 T = TypeVar("T")
 
@@ -218,10 +222,13 @@ def transact(
     change: Callable[[Connection], T],
     tries: int = 12,
     sleep: Callable[[float], Any] = time.sleep,
+    stored: Callable[[Connection], T | None] = lambda connection: None,
 ) -> T:
     """Run a small change in a transaction of its own, again where others were first.
 
-    Raises what the last try raised.
+    A commit may fail and be stored all the same: ``stored`` says what ``change`` would
+    have given if an earlier try was, and None if none was.  Raises what the last try
+    raised.
     """
     tm = TransactionManager(explicit=True)
     connection = db.open(tm)
@@ -229,13 +236,19 @@ def transact(
         for attempt in range(1, tries + 1):
             tm.begin()
             try:
-                result = change(connection)
+                known = stored(connection) if attempt > 1 else None
+                result = change(connection) if known is None else known
                 tm.commit()
                 return result
-            except TransientError:
+            except Exception as error:
                 tm.abort()
-                if attempt == tries:
-                    raise
+                if attempt == tries or not isinstance(error, TransientError):
+                    tm.begin()
+                    known = stored(connection)
+                    tm.abort()
+                    if known is None:
+                        raise
+                    return known
                 # Full jitter, or those who collided collide again.
                 sleep(random.uniform(0, min(0.001 * 2**attempt, 0.25)))
             except BaseException:

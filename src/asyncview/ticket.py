@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 from ZODB.blob import Blob
 from ZODB.Connection import Connection
+from ZODB.POSException import POSKeyError
 
 from asyncview.body import Body
+from asyncview.exceptions import Fenced
 from asyncview.job import NOT_REACHED
 from asyncview.job import TERMS
 from asyncview.job import Job
 from asyncview.job import State
+from asyncview.job import title
 from asyncview.outcome import SMALL
 from asyncview.outcome import Content
 from asyncview.outcome import Outcome
@@ -161,8 +164,17 @@ class Ticket:
 
     def state(self, connection: Connection) -> State:
         """The job's state, if it is still this claim's; else raises Fenced."""
-        state: State = connection.get(self.brief.state_oid)
+        state = self.record_of(connection)
         state.check(self.token)
+        return state
+
+    def record_of(self, connection: Connection) -> State:
+        """The job's state, whoever has it; Fenced where nobody has it any more."""
+        try:
+            state: State = connection.get(self.brief.state_oid)
+        except POSKeyError:
+            # It was taken away, has expired, and was packed away.
+            raise Fenced("the job is no longer in the database") from None
         return state
 
     def guard(self, connection: Connection) -> None:
@@ -175,6 +187,11 @@ class Ticket:
             "flashes": self.flashes,
             "keep_request": self.term("keep_request"),
         }
+
+    def ended(self, connection: Connection) -> str | None:
+        """The status with which this very claim has ended; None if it has not."""
+        state = self.record_of(connection)
+        return state.status if state.token == self.token and state.ended else None
 
     def record(self, connection: Connection, outcome: Outcome, now: float) -> None:
         """Record the outcome; the transaction is that of the work."""
@@ -192,5 +209,4 @@ class Ticket:
         self.verdict = None
 
     def __str__(self) -> str:
-        owner = self.owner[1] if self.owner else "anonymous"
-        return f"{self.id[:6]}… {self.view} of {owner}"
+        return title(self)

@@ -64,6 +64,11 @@ class InlineExecutor:
         """See `IExecutor`."""
         return bool(self._running)
 
+    leaked = 0
+
+    def abandon(self, job_id: str) -> None:
+        """See `IExecutor`.  Each job has a thread of its own anyway."""
+
     def stop(self) -> None:
         """See `IExecutor`."""
         with self._lock:

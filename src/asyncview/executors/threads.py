@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
+from itertools import count
 
 from zope.interface import implementer
 from zope.interface import provider
@@ -35,9 +36,11 @@ class ThreadExecutor:
         #: Jobs that are just being claimed.
         self._claimed: list[str] = []
         self._hungry = 0
-        self._working: set[Ticket] = set()
+        self._working: dict[Ticket, threading.Thread] = {}
+        self._lost: dict[Ticket, threading.Thread] = {}
         self._stopped = False
         self._threads: list[threading.Thread] = []
+        self._numbers = count(1)
 
     def submit(self, job_id: str) -> None:
         """See `IExecutor`."""
@@ -46,22 +49,29 @@ class ThreadExecutor:
                 return
             self._known.add(job_id)
             self._queue.append(job_id)
-            # The hungry may have been woken for others already.
-            meals = len(self._queue) + len(self._claimed) + len(self._ready)
-            if meals > self._hungry and len(self._threads) < self._size:
-                self._start()
+            try:
+                self._reinforce()
+            except BaseException:
+                if not self._threads:
+                    # Nobody would ever take it from here; the sweep brings it again.
+                    self._queue.remove(job_id)
+                    self._known.discard(job_id)
+                raise
             self._changed.notify()
 
-    def _start(self) -> None:
+    def _reinforce(self) -> None:
+        """Start a thread, if there is more to do than threads that wait for it."""
+        # The hungry may have been woken for others already.
+        meals = len(self._queue) + len(self._claimed) + len(self._ready)
+        if meals <= self._hungry or len(self._threads) >= self._size:
+            return
         # Daemon by our own word: a thread inherits it from the one that starts
         # it, and waitress's are.
         thread = threading.Thread(
-            target=self._loop,
-            name=f"asyncview-{len(self._threads) + 1}",
-            daemon=True,
+            target=self._loop, name=f"asyncview-{next(self._numbers)}", daemon=True
         )
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def withdraw(self, job_id: str) -> None:
         """See `IExecutor`."""
@@ -90,6 +100,28 @@ class ThreadExecutor:
         """See `IExecutor`."""
         return bool(self._known or self._ready or self._working)
 
+    @property
+    def leaked(self) -> int:
+        """See `IExecutor`."""
+        return len(self._lost)
+
+    def abandon(self, job_id: str) -> None:
+        """See `IExecutor`."""
+        with self._changed:
+            ticket = next((t for t in self._working if t.id == job_id), None)
+            if ticket is None:
+                return
+            thread = self._lost[ticket] = self._working.pop(ticket)
+            self._threads.remove(thread)
+            log.warning(
+                "%s keeps %s; threads lost in this way: %d",
+                ticket,
+                thread.name,
+                len(self._lost),
+            )
+            if not self._stopped:
+                self._reinforce()
+
     def stop(self) -> None:
         """See `IExecutor`."""
         with self._changed:
@@ -117,7 +149,11 @@ class ThreadExecutor:
                 log.exception("%s was given up: this is a defect of asyncview", ticket)
             finally:
                 with self._changed:
-                    self._working.discard(ticket)
+                    self._working.pop(ticket, None)
+                    lost = self._lost.pop(ticket, None)
+            if lost is not None:
+                log.warning("%s gave %s back after all", ticket, lost.name)
+                return
 
     def _next(self) -> Ticket | None:
         """A job that this thread has claimed, or None at the end.
@@ -142,7 +178,7 @@ class ThreadExecutor:
 
     def _take(self) -> Ticket:
         ticket = self._ready.popleft()
-        self._working.add(ticket)
+        self._working[ticket] = threading.current_thread()
         return ticket
 
     def _claim(self) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 from typing import TypeVar
 
 from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.interfaces import IExecutionPolicy
 from pyramid.request import Request
+from pyramid.router import default_execution_policy
 from pyramid_zodbconn import get_connection
+from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 
 from asyncview import zeo
@@ -123,6 +126,19 @@ def process_id_of(request: Request) -> str:
     if not isinstance(id, str) or not WELL_FORMED.fullmatch(id):
         raise BadProcessId()
     return id
+
+
+def is_tried_again(request: Request, error: Exception) -> bool:
+    """Whether somebody around the application may repeat what met this error."""
+    policy = request.registry.queryUtility(IExecutionPolicy)
+    if not isinstance(error, TransientError):
+        return False
+    if policy is None or policy is default_execution_policy:
+        return False
+    # As pyramid_retry counts; of others nobody knows when they give up.
+    attempt = request.environ.get("retry.attempt")
+    attempts = request.environ.get("retry.attempts")
+    return attempt is None or attempt + 1 != attempts
 
 
 def is_api(request: Request) -> bool:

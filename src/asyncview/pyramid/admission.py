@@ -1,5 +1,6 @@
 """Whether one more job is let in, and the answers to who asked for it."""
 
+import logging
 from typing import Any
 
 from pyramid.httpexceptions import HTTPSeeOther
@@ -10,19 +11,23 @@ from asyncview.engine import Engine
 from asyncview.exceptions import QueueFull
 from asyncview.i18n import _
 from asyncview.job import QUEUED
+from asyncview.pyramid import errors
 from asyncview.pyramid import status
 from asyncview.pyramid.access import change
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import is_api
-from asyncview.pyramid.errors import wrong
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import subview_url
+from asyncview.pyramid.identity import view_identity
 from asyncview.pyramid.identity import visitor_of
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
 from asyncview.shard import Entry
+from asyncview.store import TROUBLE
 from asyncview.store import reading
 from asyncview.store import store_of
+
+log = logging.getLogger("asyncview.start")
 
 
 def started(request: Request, entry: Entry) -> Response:
@@ -38,6 +43,26 @@ def started(request: Request, entry: Entry) -> Response:
     return response
 
 
+def doubtful(request: Request, ids: list[str]) -> Response:
+    """The answer after a commit that failed: it may be stored all the same."""
+    engine = engine_of(request)
+    log.exception("a start could not be committed")
+    try:
+        with reading(engine.db) as connection:
+            store = store_of(connection, engine.settings.name)
+            entries = [None if store is None else store.find(id) for id in ids]
+            for entry in entries:
+                if entry is not None:
+                    engine.submit(entry.job.id)
+            first = entries[0]
+            # Not where it was a subrequest that asked.
+            if first is not None and first.job.view == view_identity(request):
+                return started(request, first)
+    except TROUBLE:
+        log.exception("nor can it be said whether it was")
+    return errors.unavailable(request)
+
+
 def twin_of(request: Request, key: str, owner: Any) -> Response | None:
     """The answer where a job with the exclusive ``key`` is queued or running."""
     engine = engine_of(request)
@@ -49,7 +74,7 @@ def twin_of(request: Request, key: str, owner: Any) -> Response | None:
         visitor = None if owner is not None else visitor_of(request)
         if (holder.job.owner, holder.job.visitor) == (owner, visitor):
             return started(request, holder)
-    response = wrong(
+    response = errors.wrong(
         request,
         409,
         _("Too many jobs"),

@@ -13,6 +13,7 @@ from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
 from asyncview.i18n import _
 from asyncview.pyramid import pages
+from asyncview.pyramid import status
 from asyncview.pyramid.access import is_api
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.status import json_response
@@ -91,6 +92,16 @@ def no_such_process(error: Any, request: Request) -> Response:
         return json_response({"completed": "ERROR", "progress": "ERROR"}, 404)
     message = _("There is no such process, or it is not yours.")
     return pages.error(request, 404, _("Not found"), message, own_url(request))
+
+
+def unavailable(request: Request) -> Response:
+    """The answer where the database can't be reached or written."""
+    message = _(
+        "The database does not answer at the moment. Please try again in a moment."
+    )
+    response = wrong(request, 503, _("Not available"), message)
+    response.headers["Retry-After"] = status.retry_after(request)
+    return response
 
 
 def queue_full(error: QueueFull, request: Request) -> Response:

@@ -17,7 +17,8 @@ class JobLog(logging.LoggerAdapter):  # type: ignore[type-arg]
         if level >= logging.INFO:
             try:
                 self._session.log(str(msg) % args if args else str(msg))
-            except (TypeError, ValueError):
-                self._session.log(str(msg))
+            except Exception:
+                # As with any logger: what can't be formatted is no job's end.
+                self._session.log(msg)
         kwargs.setdefault("stacklevel", 3)
         self.logger.log(level, msg, *args, **kwargs)

@@ -7,6 +7,8 @@ from pyramid.request import Request
 from pyramid.response import Response
 from transaction.interfaces import TransactionError
 from ZODB.DB import DB
+from ZODB.POSException import ConflictError
+from ZODB.POSException import ConnectionStateError
 
 from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
@@ -15,6 +17,7 @@ from asyncview.executors import inline
 from asyncview.executors import threads
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import admission
+from asyncview.pyramid.access import is_tried_again
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
 from asyncview.pyramid.start import Start
@@ -93,15 +96,27 @@ class Site:
         for database in databases.values():
             try:
                 database.close()
-            except (KeyError, TransactionError):
+            except (KeyError, ConnectionStateError, TransactionError):
                 # It stops at a connection that a job which does not end has open
                 # (its manager is its thread's, and is looked for in ours), or that
                 # is between two transactions; and would leave the file locked.
                 database.storage.close()
 
-    def answer_twin(self, request: Request, start: Start) -> Response | None:
-        """After a conflict of two exclusive starts: the answer for the second."""
-        for asked in start.asked:
-            if asked.key is not None:
-                return admission.twin_of(request, asked.key, owner_of(request))
-        return None
+    def answer_trouble(
+        self, request: Request, start: Start, error: Exception
+    ) -> Response | None:
+        """The answer where the jobs that were asked for could not be stored, perhaps.
+
+        None where the error is not ours to answer.
+        """
+        if not start.asked:
+            return None
+        if isinstance(error, ConflictError):
+            # Of two exclusive starts, say: this is the answer for the second.
+            for asked in start.asked:
+                if asked.key is not None:
+                    return admission.twin_of(request, asked.key, owner_of(request))
+            return None
+        if is_tried_again(request, error):
+            return None
+        return admission.doubtful(request, [asked.job.id for asked in start.asked])

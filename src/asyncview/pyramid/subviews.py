@@ -1,5 +1,6 @@
 """The subviews: processing, completed, result, events, cancel, delete."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import find
 from asyncview.pyramid.access import found_now
 from asyncview.pyramid.access import is_api
+from asyncview.pyramid.access import is_tried_again
 from asyncview.pyramid.access import process_id_of
 from asyncview.pyramid.facts import check_csrf
 from asyncview.pyramid.identity import has_sessions
@@ -33,7 +35,10 @@ from asyncview.pyramid.identity import subview_url
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
 from asyncview.pyramid.stored import stored_response
+from asyncview.store import TROUBLE
 from asyncview.store import Store
+
+log = logging.getLogger("asyncview.view")
 
 #: In the web session: the jobs whose messages it has been shown, the last few.
 FLASHED = "asyncview.flashed"
@@ -63,7 +68,13 @@ def subview(view: Any) -> Any:
         return errors.bad_process_id(request)
     if methods is POST and not check_csrf(request):
         return errors.refused(request)
-    return handler(view, process_id)
+    try:
+        return handler(view, process_id)
+    except TROUBLE as error:
+        if is_tried_again(request, error):
+            raise
+        log.exception("%s could not be answered", name)
+        return errors.unavailable(request)
 
 
 # While the job is there

@@ -11,7 +11,6 @@ from typing import Any
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.util import DottedNameResolver
-from ZODB.POSException import ConflictError
 
 from asyncview.exceptions import AsyncViewError
 from asyncview.pyramid.attempt import Attempt
@@ -19,6 +18,7 @@ from asyncview.pyramid.start import JOB
 from asyncview.pyramid.start import SAFE_METHODS
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import Start
+from asyncview.store import TROUBLE
 
 Handler = Callable[[Request], Response]
 
@@ -43,11 +43,11 @@ def ingress_tween_factory(handler: Handler, registry: Any) -> Handler:
             start.begin(environ)
         try:
             return handler(request)
-        except ConflictError:
-            twin = site.answer_twin(request, start)
-            if twin is None:
+        except TROUBLE as error:
+            answer = site.answer_trouble(request, start, error)
+            if answer is None:
                 raise
-            return twin
+            return answer
         finally:
             start.end()
 
