@@ -42,7 +42,7 @@ LAYERS = """
     pulse
     rescue
     runner
-    dispatch
+    dispatch zeo
     ticket
     session
     store
