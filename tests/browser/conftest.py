@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import waitress
+from playwright.sync_api import expect
 from playwright.sync_api import sync_playwright
 from pyramid.events import NewResponse
 from pyramid.response import Response
@@ -55,6 +56,9 @@ WITNESS = """
 
 
 HERE = Path(__file__).parent
+
+# Its own five seconds are too few on a machine that has other things to do.
+expect.set_options(timeout=PATIENCE * 1000)
 
 
 def pytest_collection_modifyitems(items):
