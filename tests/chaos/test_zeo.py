@@ -152,7 +152,7 @@ def test_without_the_cure_object_ids_are_used_twice(zeo, make_client):
     assert len(set(oids)) < len(oids)
 
 
-def test_engine_cures_the_storages_of_all_databases(make_site, zeo, tmp_path):
+def test_engine_cures_the_storages_of_all_databases(zeo, make_site):
     """Also of those that hold the application's own objects."""
     uri = f"{zeo.uri}&database_name=main"
     site = make_site(
@@ -171,7 +171,7 @@ class Task(BaseAsyncView):
         return "done"
 
 
-def test_job_that_another_process_has_just_stored_is_found(make_site, zeo):
+def test_job_that_another_process_has_just_stored_is_found(zeo, make_site):
     """Also by a request that had begun before: a page that gets a 404 asks no more."""
 
     def configure(config):
