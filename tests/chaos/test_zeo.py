@@ -88,7 +88,7 @@ def test_sums_are_exact_and_no_start_is_refused(make_world, zeo, long, report):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutant", ["no_fence", "no_token_check", "no_sweep"])
+@pytest.mark.parametrize("mutant", ["no_fence", "no_token_check"])
 def test_a_frozen_server_shows_a_defect(make_world, zeo, mutant, report):
     """Who finds no defect proves nothing."""
     world = make_world(zeo.uri, mutant=mutant, asyncview__lease=LEASE)
