@@ -82,7 +82,7 @@ def test_frozen_servers_are_fenced(make_world, zeo, turn, report):
 
 def test_sums_are_exact_and_no_start_is_refused(make_world, zeo, long, report):
     world = make_world(zeo.uri, asyncview__lease=10)
-    patience = 300.0 if long else 60.0
+    patience = 1200.0 if long else 60.0
     verdict = report(storm(world, 4, 8, 10_000 if long else 120, patience))
     assert not verdict.wrong
 
