@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 
 from chaos.app import COUNTERS
@@ -52,9 +53,10 @@ class Clients:
         self._stopped.set()
         self.join()
 
-    def join(self):
+    def join(self, patience=120.0):
+        deadline = time.monotonic() + patience
         for thread in self._threads:
-            thread.join(120)
+            thread.join(max(deadline - time.monotonic(), 0))
             assert not thread.is_alive(), "a client hangs"
 
     def _work(self, seed):

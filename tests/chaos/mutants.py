@@ -9,7 +9,6 @@ from asyncview.pyramid.attempt import Attempt
 from asyncview.pyramid.start import Start
 from asyncview.runner import Runner
 from asyncview.ticket import Ticket
-from asyncview.zeo import Oids
 
 
 def no_sweep():
@@ -95,13 +94,6 @@ def new_id_per_attempt():
     Start.new_id = again
 
 
-def no_cure():
-    """Object ids of before a restart of the ZEO server are used after it."""
-    Oids.pop = lambda self, index=-1: list.pop(
-        self if self else self.extend(reversed(self._storage._call("new_oids"))) or self
-    )
-
-
 MUTANTS = {
     each.__name__: each
     for each in (
@@ -110,7 +102,6 @@ MUTANTS = {
         no_token_check,
         except_exception,
         new_id_per_attempt,
-        no_cure,
     )
 }
 

@@ -13,21 +13,22 @@ from chaos.servers import wait_until
 #: Seconds until a server that does not reach its point is killed all the same.
 LONGEST = 4.0
 
-#: After so many kills of servers, one of the ZEO server.
-ZEO_EVERY = 12
-
 
 class Rampage:
-    """``rounds`` kills of the servers of a world; then `settle` gives the verdict."""
+    """Kills the servers of a world; then `settle` gives the verdict.
 
-    def __init__(self, world, servers=1, zeo=None, points=POINTS, seed=1):
+    After each ``zeo_every`` of them also that of ZEO.
+    """
+
+    def __init__(self, world, servers=1, zeo=None, zeo_every=12, seed=1):
         self.world = world
         self.zeo = zeo
+        self.zeo_every = zeo_every
         self.kills = 0
         self.zeo_kills = 0
         self._dice = random.Random(seed)
         # A third of them die just some time.
-        self._plan = [*points, *[None] * (len(points) // 2)]
+        self._plan = [*POINTS, *[None] * (len(POINTS) // 2)]
         self._slots = [None] * servers
         self._pause = threading.Event()
         self.clients = Clients(self._any_server)
@@ -61,7 +62,7 @@ class Rampage:
                     self._end(slot, points[slot])
                 points[slot] = self._plan[number % len(self._plan)]
                 self._start(slot, points[slot])
-                if self.zeo is not None and number % ZEO_EVERY == ZEO_EVERY - 1:
+                if self.zeo is not None and (number + 1) % self.zeo_every == 0:
                     self._kill_zeo()
             for slot, point in enumerate(points):
                 self._end(slot, point)
