@@ -33,13 +33,20 @@ def threads_of_ours():
 
 
 @pytest.fixture
-def stubborn(make_site, gate):
+def runs():
+    """The jobs that were entered."""
+    return []
+
+
+@pytest.fixture
+def stubborn(make_site, gate, runs):
     """Makes a site with a job that waits for the gate and looks at nothing."""
     entered = threading.Event()
 
     class Stubborn(BaseAsyncView):
         def __run__(self, process_id=None):
             assert self.context.data["asyncview:tests"]
+            runs.append(process_id)
             entered.set()
             gate.wait(PATIENCE)
             return "done"
@@ -76,7 +83,7 @@ def test_job_that_ends_within_the_drain_is_completed(stubborn, gate):
 
 @pytest.mark.parametrize("drain", [0, 0.05])
 def test_job_that_does_not_end_is_marked_as_interrupted(
-    stubborn, gate, monkeypatch, drain
+    stubborn, gate, runs, monkeypatch, drain
 ):
     monkeypatch.setattr("asyncview.engine.LAST_WORDS", 0.05)
     site, process_id = stubborn()
@@ -86,6 +93,7 @@ def test_job_that_does_not_end_is_marked_as_interrupted(
     gate.set()
     assert site.engine.executor.join(PATIENCE)
     assert facts(site.db, process_id) == ("failed", "interrupted", 0)
+    assert runs == [process_id]
 
 
 def test_job_that_is_marked_is_told_that_it_has_ended(make_site, gate):
@@ -400,6 +408,7 @@ def test_child_of_a_process_with_an_open_database_is_refused(tmp_path):
                 app.get("/task")
             except asyncview.AsyncViewError as error:
                 print(error, flush=True)
+            app.app.registry.asyncview.engine.close()
             asyncview.close(app.app.registry)
             sys.exit(0)
         os.waitpid(child, 0)

@@ -119,6 +119,19 @@ def test_job_that_is_submitted_twice_runs_once(make, gate, runs):
     assert site.status("/waits", process_id)["status"] == "completed"
 
 
+def test_job_that_waits_is_in_the_queue_once(make, gate, runs):
+    site = make(asyncview__threads="1")
+    site.start("/waits")
+    eventually(lambda: runs)
+    second, third = site.start("/quick"), site.start("/quick")
+    for _ in range(3):
+        site.engine.submit(second)
+    fourth = site.start("/quick")
+    positions = [site.engine.executor.position(id) for id in (second, third, fourth)]
+    assert positions == [0, 1, 2]
+    gate.set()
+
+
 def test_watcher_of_a_job_that_another_process_took_does_not_wait(make, monkeypatch):
     site = make(asyncview__threads="1")
     claim, hold = site.engine.runner.claim, threading.Event()
@@ -190,16 +203,22 @@ def test_threads_are_daemons_also_where_the_one_that_starts_them_is_not(make):
     assert all(thread.daemon for thread in alive())
 
 
-def test_job_is_live_before_it_waits_no_more(make, gate):
+def test_claimed_job_is_live_before_its_thread_begins_with_it(make, monkeypatch):
     """Or nobody would wait for its end, and the pulse would rest."""
-    site = make(asyncview__threads="2")
-    executor, live = site.engine.executor, site.engine.live
-    ids = [site.start("/waits") for _ in range(2)]
-    while not all(process_id in live for process_id in ids):
-        for process_id in ids:
-            assert executor.waiting(process_id) or process_id in live
-            assert site.engine._busy()
-    gate.set()
+    site = make(asyncview__threads="1")
+    run, hold = site.engine.runner.run, threading.Event()
+
+    def late(ticket):
+        assert hold.wait(PATIENCE)
+        run(ticket)
+
+    monkeypatch.setattr(site.engine.runner, "run", late)
+    process_id = site.start("/quick")
+    eventually(lambda: not site.engine.executor.waiting(process_id))
+    assert process_id in site.engine.live
+    assert site.engine._busy()
+    hold.set()
+    site.wait(process_id)
 
 
 def test_stopped_executor_takes_nothing_and_ends_its_threads(make, gate, runs):

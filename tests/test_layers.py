@@ -42,7 +42,7 @@ LAYERS = """
     pulse
     rescue
     runner
-    dispatch
+    dispatch zeo
     ticket
     session
     store
@@ -52,7 +52,7 @@ LAYERS = """
     body
     outcome progress request
     settings
-    interfaces exceptions i18n
+    interfaces exceptions i18n templates
 """
 
 LEVEL = {

@@ -25,6 +25,7 @@ from asyncview.job import FINAL
 from asyncview.job import INTERRUPTED
 from asyncview.job import NOT_REACHED
 from asyncview.job import QUEUED
+from asyncview.job import RUNNING
 from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
@@ -72,16 +73,23 @@ class Runner:
         self._gates = Gates()
         self._apart: set[threading.Thread] = set()
         self._briefs: dict[str, Brief] = {}
+        #: Of claims that may or may not be stored.
+        self._tokens: dict[str, str] = {}
 
     # Claim
 
     def claim(self, ids: list[str]) -> list[Ticket]:
         """Take those of the queued jobs that are still there, in one commit.
 
-        Raises what the commit raised, where it is known that nothing was claimed.
+        Raises what the commit raised, where it is not known to be stored.
         """
         tickets: list[Ticket] = []
         cancelled: list[str] = []
+        # The same until it is known what became of them: a commit that failed may
+        # be stored all the same, and then the next try finds its own claim.
+        tokens = {
+            id: self._tokens.setdefault(id, secrets.token_urlsafe(9)) for id in ids
+        }
 
         def change(connection: Connection) -> list[str]:
             for ticket in tickets:
@@ -98,14 +106,15 @@ class Runner:
                     entry = store.find(id) if store is not None else None
                     if entry is None:
                         continue
-                    if entry.cancel:
+                    state = entry.job.state
+                    if entry.cancel and state.status == QUEUED:
                         cancelled.append(id)
                         continue
-                    state = entry.job.state
-                if state.status != QUEUED:
+                now, token = self.clock(), tokens[id]
+                if state.status == QUEUED:
+                    state.claim(self.worker, token, now)
+                elif (state.status, state.token) != (RUNNING, token):
                     continue
-                now, token = self.clock(), secrets.token_urlsafe(9)
-                state.claim(self.worker, token, now)
                 if brief is None:
                     assert entry is not None
                     brief = Brief.of(entry.job)
@@ -127,6 +136,7 @@ class Runner:
             self.live.begin(ticket.session, ticket.deadline)
         for id in ids:
             self._briefs.pop(id, None)
+            self._tokens.pop(id, None)
         for id in cancelled:
             try:
                 self.cancel_queued(id)

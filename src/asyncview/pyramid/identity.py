@@ -28,7 +28,10 @@ def own_path(request: Request) -> str:
     """
     # Traversal skips empty segments; an address that begins with two slashes would
     # be another host's.
-    path = re.sub("/+", "/", request.path_info).rstrip("/")
+    path: str = request.path_info
+    if "//" in path:
+        path = re.sub("/+", "/", path)
+    path = path.rstrip("/")
     if request.subpath:
         path = path.removesuffix("/" + "/".join(request.subpath)).rstrip("/")
     return path
@@ -37,6 +40,11 @@ def own_path(request: Request) -> str:
 def own_url(request: Request) -> str:
     """The view's own address, path-absolute and quoted, SCRIPT_NAME included."""
     return quote(request.script_name + own_path(request), PATH_SAFE) or "/"
+
+
+def subview_url(base: str, name: str, process_id: str) -> str:
+    """The address of a subview of the view at ``base``."""
+    return f"{base.rstrip('/')}/{name}?process_id={process_id}"
 
 
 def view_identity(request: Request) -> str:

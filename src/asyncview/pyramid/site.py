@@ -5,6 +5,7 @@ from typing import Any
 
 from pyramid.request import Request
 from pyramid.response import Response
+from transaction.interfaces import TransactionError
 from ZODB.DB import DB
 from ZODB.POSException import ConflictError
 from ZODB.POSException import ConnectionStateError
@@ -44,6 +45,9 @@ class Site:
         self.starts_on_get = False
         #: What makes the engine's executor; the configuration says.
         self.executor: IExecutorFactory = threads.factory
+        #: Held while the stock templates are compiled, once.
+        self.compiling = threading.Lock()
+        self.pages_compiled = False
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
@@ -92,9 +96,10 @@ class Site:
         for database in databases.values():
             try:
                 database.close()
-            except (KeyError, ConnectionStateError):
-                # A job that does not end has a connection open whose transaction
-                # manager is its thread's, and is looked for in ours.
+            except (KeyError, ConnectionStateError, TransactionError):
+                # It stops at a connection that a job which does not end has open
+                # (its manager is its thread's, and is looked for in ours), or that
+                # is between two transactions; and would leave the file locked.
                 database.storage.close()
 
     def answer_trouble(

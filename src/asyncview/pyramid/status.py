@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import datetime
 from datetime import timezone
 from typing import Any
@@ -24,6 +25,7 @@ from asyncview.job import Job
 from asyncview.progress import Snapshot
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.identity import subview_url
 from asyncview.shard import Entry
 from asyncview.store import store_of
 
@@ -38,6 +40,9 @@ MESSAGES = {
 }
 STOPPING = _("Stopping")
 UNSAFE = _("Something went wrong.")
+
+#: Whose they are, and in which language they speak.
+VARY = "Cookie, Accept-Language"
 
 #: More than a running job may show.
 NOT_YET = 99.9
@@ -98,11 +103,11 @@ def next_url(job: Job, base: str) -> str | None:
     url = job.term("success_url")
     if state.status != COMPLETED:
         url = job.term("error_url") or url
-    return url or f"{base}/result?process_id={job.id}"
+    return url or subview_url(base, "result", job.id)
 
 
 def links(base: str, id: str) -> dict[str, str]:
-    return {name: f"{base}/{name}?process_id={id}" for name in SUBVIEWS}
+    return {name: subview_url(base, name, id) for name in SUBVIEWS}
 
 
 def document(request: Request, entry: Entry) -> dict[str, Any]:
@@ -137,7 +142,7 @@ def document(request: Request, entry: Entry) -> dict[str, Any]:
         "version": version_of(entry),
         "created": iso(job.created),
         "started": iso(state.started),
-        "updated": iso(last.updated),
+        "updated": iso(_updated(state, last)),
         "finished": iso(state.finished),
         "attempt": max(state.attempt, last.attempt),
         "cancel_requested": stopping or state.status == CANCELLED,
@@ -183,6 +188,19 @@ def _position(request: Request, job: Job) -> int | None:
         for each in store.unfinished()
         if each.job.created < job.created and each.job.state.status == QUEUED
     )
+
+
+def _updated(state: Any, last: Snapshot) -> float | None:
+    """When something last changed; never before the start or after the end.
+
+    Progress keeps its time in tenths of a second.
+    """
+    moment = last.updated or state.finished or state.started
+    if moment is not None and state.started is not None:
+        moment = max(moment, state.started)
+    if moment is not None and state.finished is not None:
+        moment = min(moment, state.finished)
+    return moment
 
 
 def _rate(started: float | None, last: Snapshot) -> float | None:
@@ -246,6 +264,9 @@ class Documents:
         )
         kept = self._kept.get(key)
         if kept is not None and kept[0] == serials:
+            # Another thread may have let it go just now.
+            with suppress(KeyError):
+                self._kept.move_to_end(key)
             return kept[1], kept[2]
         body = dumps(document(request, entry))
         etag = etag_of(body)
@@ -279,8 +300,12 @@ def private(response: Response, cache: str = "private, no-store") -> Response:
     headers = response.headers
     headers.setdefault("Cache-Control", cache)
     headers.setdefault("Referrer-Policy", "same-origin")
-    vary = {each.strip().lower() for each in headers.get("Vary", "").split(",")}
-    missing = [n for n in ("Cookie", "Accept-Language") if n.lower() not in vary]
-    if missing and "*" not in vary:
-        headers["Vary"] = ", ".join(filter(None, [headers.get("Vary"), *missing]))
+    vary = headers.get("Vary")
+    if vary is None:
+        headers["Vary"] = VARY
+    elif vary != VARY:
+        known = {each.strip().lower() for each in vary.split(",")}
+        if "*" not in known:
+            missing = [n for n in VARY.split(", ") if n.lower() not in known]
+            headers["Vary"] = ", ".join([vary, *missing])
     return response
