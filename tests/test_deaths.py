@@ -7,8 +7,10 @@ import pytest
 from conftest import PATIENCE
 from conftest import eventually
 from pyramid.events import NewResponse
+from ZODB.FileStorage import FileStorage
 from ZODB.serialize import referencesf
 
+import asyncview
 from asyncview import BaseAsyncView
 from asyncview import JobCancelled
 from asyncview.store import store_of
@@ -149,6 +151,7 @@ class Hanging(BaseAsyncView):
     max_runtime = 0.05
 
     def __run__(self):
+        self.context.data["work"] = True
         self.request.registry.gate.wait(PATIENCE)
         return b"too late"
 
@@ -214,6 +217,15 @@ def test_close_does_not_wait_for_a_thread_that_was_given_up(hanging, gate):
 
     threading.Thread(target=close).start()
     assert closed.wait(PATIENCE / 2)
+    gate.set()
+    eventually(lambda: not hanging.engine.leaked)
+
+
+def test_database_is_closed_under_a_thread_that_has_written(hanging, gate, tmp_path):
+    """Also where its connection is joined to a transaction that nobody here can end."""
+    hanging.hang()
+    asyncview.close(hanging.registry)
+    FileStorage(str(tmp_path / "Data.fs")).close()
     gate.set()
     eventually(lambda: not hanging.engine.leaked)
 

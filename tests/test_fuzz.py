@@ -2,20 +2,27 @@
 
 import itertools
 import logging
+import os
 import random
 import socket
 from io import BytesIO
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from conftest import PATIENCE
 from people import Policy
 from people import job_that_is
+from people import let_go
 from people import serving
 from people import working
 from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
 
 from asyncview import BaseAsyncView
+
+#: That are made up; `.ci/run` wants more.
+EXAMPLES = int(os.environ.get("ASYNCVIEW_FUZZ", "100"))
 
 SUBVIEWS = ["processing", "completed", "result", "events", "cancel", "delete"]
 
@@ -177,10 +184,16 @@ def call(site, environ):
     return int(status[:3]), headers, body
 
 
-def check(site, environ):
+def is_failure(path, query, failed):
+    """The result of a job that failed is a 500, by design."""
+    return failed is not None and path.strip("/").endswith("result") and failed in query
+
+
+def check(site, environ, failed=None):
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     status, headers, body = call(site, environ)
-    assert status < 500, (method, path, environ["QUERY_STRING"])
+    expected = status < 500 or is_failure(path, environ["QUERY_STRING"], failed)
+    assert expected, (method, path, environ["QUERY_STRING"])
     assert b"Traceback" not in body
     assert b"<script>" not in body
     for name, value in headers:
@@ -250,6 +263,106 @@ def test_nothing_that_is_sent_is_a_crash(site, caplog):
         seen.add(check(site, environ_of(method, path, *rest)))
     assert {200, 303, 400, 404, 405} <= seen
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+# Those that nobody thought of
+
+ODD = st.text(st.characters(max_codepoint=255), max_size=12)
+
+
+def mostly(known, odd=ODD):
+    return st.one_of(st.sampled_from(known), st.sampled_from(known), odd)
+
+
+QUERY = st.lists(
+    st.tuples(
+        mostly(["process_id", "output_json", "refresh", "_LOCALE_", "csrf_token"]),
+        mostly(["{done}", "{failed}", "{waiting}", "{gone}", "1", "de", "x"]),
+    ).map("=".join),
+    max_size=3,
+).map("&".join)
+PATH = st.one_of(
+    st.sampled_from(SUBVIEWS).map("/work/{}".format),
+    st.sampled_from(PATHS),
+    st.lists(mostly(["work", "@@work", *SUBVIEWS]), max_size=4).map("/".join),
+).map(lambda path: "/" + path.lstrip("/"))
+NAMES = sorted({name for each in HEADERS for name in each})
+VALUES = sorted({value for each in HEADERS for value in each.values()})
+REQUEST = st.tuples(
+    st.one_of(st.sampled_from(METHODS), st.sampled_from(["GET", "POST"])),
+    PATH.filter(lambda path: not is_undecodable(path)),
+    QUERY,
+    st.dictionaries(st.sampled_from(NAMES), mostly(VALUES), max_size=3).filter(
+        lambda headers: not is_undecodable(headers.get("X-Vhm-Root", ""))
+    ),
+    st.one_of(
+        st.sampled_from(BODIES),
+        QUERY.map(lambda q: (BODIES[1][0], q.encode("latin-1"))),
+        st.tuples(mostly([kind for kind, _ in BODIES]), st.binary(max_size=40)),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def jobs(site):
+    """Jobs in several states, by name, for addresses to be about."""
+    ids = {
+        "done": job_that_is(site, "completed"),
+        "failed": job_that_is(site, "failed"),
+        "waiting": job_that_is(site, "running"),
+        "gone": 32 * "a",
+    }
+    yield ids
+    let_go(site)
+
+
+def named(text, jobs):
+    for name, id in jobs.items():
+        text = text.replace("{" + name + "}", id)
+    return text
+
+
+@hypothesis.given(request=REQUEST)
+@hypothesis.settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_nothing_that_can_be_sent_is_a_crash(site, jobs, request):
+    method, path, query, headers, (kind, data) = request
+    data = named(data.decode("latin-1"), jobs).encode("latin-1")
+    environ = environ_of(method, path, named(query, jobs), headers, (kind, data))
+    check(site, environ, jobs["failed"])
+
+
+@hypothesis.given(request=REQUEST)
+@hypothesis.settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_no_get_changes_anything(quiet, request):
+    site, jobs = quiet
+    method, path, query, headers, _body = request
+    method = "HEAD" if method == "HEAD" else "GET"
+    before = site.db.lastTransaction()
+    environ = environ_of(method, path, named(query, jobs), headers)
+    check(site, environ, jobs["failed"])
+    assert site.db.lastTransaction() == before
+
+
+@pytest.fixture(scope="module", params=[configure, with_sessions])
+def quiet(request, make_shared_site):
+    """A site in which nothing happens by itself."""
+    site = make_shared_site(request.param, asyncview__progress_interval="3600")
+    jobs = {name: job_that_is(site, name) for name in ("completed", "failed")}
+    site.engine.pulse.stop(PATIENCE)
+    jobs["done"] = jobs.pop("completed")
+    return site, jobs | {"gone": 32 * "a", "waiting": ""}
 
 
 @pytest.mark.parametrize("headers", HEADERS)
