@@ -250,6 +250,7 @@ def test_a_job_of_a_dead_process_has_failed_within_two_leases(make_site, tmp_pat
         lambda id: None,
         lambda id: False,
         lambda: False,
+        lambda id: None,
         monotonic=lambda: clock[0],
     )
     lease = other.settings.lease
