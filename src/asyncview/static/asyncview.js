@@ -140,7 +140,10 @@
       if (!ended) return;
       if (doc.status === "completed") call(given.onComplete, [doc]);
       else call(given.onError, [doc, null]);
-      target = redirect ? safeTarget(doc.next_url) : null;
+      // By way of the processing page, which shows the job's messages once and then
+      // leads to next_url.
+      const here = doc.next_url && doc.links && doc.links.processing;
+      target = redirect ? safeTarget(here || doc.next_url) : null;
       if (target) timer = setTimeout(leave, delay * 1000);
       else release();
     }
