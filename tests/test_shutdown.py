@@ -220,7 +220,8 @@ def test_embedded_interpreter_is_closed_by_its_server(tmp_path):
     """
     server = Server(tmp_path, ["-c", script])
     assert server.process.wait(PATIENCE) == 0, server.log.read_text()
-    assert server.log.read_text() == "['MainThread']\n"
+    # Before it there may be what Pyramid's imports warn of.
+    assert server.log.read_text().splitlines()[-1] == "['MainThread']"
     assert job_left_in(tmp_path) == COMPLETED
     assert closed_cleanly(tmp_path)
 
