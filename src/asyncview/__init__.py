@@ -1,5 +1,6 @@
 """Pyramid views whose work runs in the background, with the outcome in the ZODB."""
 
+from asyncview.console import ConsoleProgress
 from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import InvalidTransition
 from asyncview.exceptions import JobCancelled
@@ -9,14 +10,20 @@ from asyncview.exceptions import QueueFull
 from asyncview.exceptions import ThreadDiedBeforeCompletionError
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
+from asyncview.loop import progress_loop
 from asyncview.pyramid.config import close
 from asyncview.pyramid.config import includeme
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.session import ProgressSession
+from asyncview.standalone import ScriptKeeper
+
+# A session can be made of nothing but a connection; what keeps it lies above it.
+ProgressSession.keeper_of = ScriptKeeper
 
 __all__ = [
     "AsyncViewError",
     "BaseAsyncView",
+    "ConsoleProgress",
     "InvalidTransition",
     "JobCancelled",
     "NoSuchProcessError",
@@ -28,4 +35,5 @@ __all__ = [
     "UploadNotFound",
     "close",
     "includeme",
+    "progress_loop",
 ]

@@ -7,6 +7,7 @@ apart, so that none of them conflicts with another or pays for another's size: t
 record for the progress is made with the job, and only the pulse writes it.
 """
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +58,10 @@ TERMS: dict[str, Any] = {
     "tasks": (),
     "on_end": False,
 }
+
+
+#: What an id may be; they stand in addresses.
+WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def new_id() -> str:
@@ -252,8 +257,14 @@ class State(Persistent):
         if self.live is None:
             self.live = Progress()
 
+    def take_over(self, worker: str, token: str) -> None:
+        """Another process goes on with what is no job."""
+        self._become(RUNNING, allowed=(RUNNING,))
+        self.worker = worker
+        self.token = token
+
     def complete(
-        self, outcome: Outcome, last: Snapshot, now: float, **facts: Any
+        self, outcome: Outcome | None, last: Snapshot, now: float, **facts: Any
     ) -> None:
         self._end(COMPLETED, (RUNNING,), last, now, **facts)
         self.outcome = outcome

@@ -12,6 +12,7 @@ from ZODB.Connection import Connection
 from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
 from asyncview.job import Failure
+from asyncview.progress import ERROR
 from asyncview.runner import Runner
 from asyncview.shard import Entry
 from asyncview.store import Store
@@ -140,6 +141,9 @@ class Rescue:
         log.warning(
             "%.6s… was taken from its worker (%s): %s %s", id, reason, status, error_id
         )
+        session = runner.live.session(id)
+        if session is not None and error_id:
+            session.ended(ERROR)
         runner.live.end(id)
         for ticket in orphans:
             if error_id:

@@ -26,6 +26,8 @@ from asyncview.job import QUEUED
 from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
+from asyncview.progress import COMPLETE
+from asyncview.progress import ERROR
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -182,6 +184,7 @@ class Runner:
         )
         try:
             status = self._attempts(ticket)
+            ticket.session.ended(COMPLETE if status == COMPLETED else ERROR)
             log.info(
                 "%s is %s after %.3f s, attempt %d",
                 ticket,
