@@ -213,9 +213,9 @@ class Keeper:
         except Fenced:
             # Also after doubt, and then it is this very end.
             actual = self._actual(session)
-            self.over(session, actual)
+            self.over(session, actual or ERROR)
             if actual != status:
-                raise InvalidTransition(actual, status) from None
+                raise InvalidTransition(actual or "another's", status) from None
         else:
             self.over(session, status)
 
@@ -271,14 +271,16 @@ class Keeper:
             raise Fenced("the session is not there any more")
         return entry.job.state
 
-    def _actual(self, session: ProgressSession) -> str:
+    def _actual(self, session: ProgressSession) -> str | None:
+        """How it ended; None where that was another's to say."""
         with reading(self.runner.db) as connection:
             try:
                 state = self._state(connection, session)
             except Fenced:
-                return ERROR
-            done = state.status == COMPLETED and state.token == session.token
-            return COMPLETE if done else ERROR
+                return None
+            if state.token != session.token:
+                return None
+            return COMPLETE if state.status == COMPLETED else ERROR
 
     def over(self, session: ProgressSession, status: str) -> None:
         """Its end is in the database."""

@@ -112,7 +112,11 @@ class ScriptKeeper:
 
 def the_name(db: DB) -> str:
     """The name of the one application that keeps jobs in a database."""
-    names = list(engines_of(db).by_name)
+    engines = engines_of(db).by_name
+    # First of all that of the application that runs in this process.
+    names = [
+        name for name, each in engines.items() if not isinstance(each, ScriptEngine)
+    ]
     if not names:
         with reading(db) as connection:
             prefix = f"{ROOT}:"

@@ -82,7 +82,8 @@ def page(request: Request, entry: Entry) -> Response:
     if doc["next_url"]:
         flash(request, entry.job)
         return private(HTTPSeeOther(doc["next_url"]))
-    doc["label"] = doc["label"] or doc["progress_message"]
+    if not doc["label"]:
+        doc["label"] = request.localizer.translate(status.MESSAGES[doc["status"]])
     url = f"{address(request)}?progress_id={entry.job.id}&page=1&output_json=1"
     return pages.processing(request, doc, poll_url=url, can_cancel=False)
 
