@@ -435,7 +435,7 @@ def test_an_include_may_have_a_prefix(tmp_path):
         assert page.form.action == "/of/report"
         style = page.text.partition('rel="stylesheet" href="')[2].partition('"')[0]
         assert style.startswith("/inside/_asyncview/")
-        site.app.get(style, status=200)
+        assert site.app.get(style, status=200).body
         works(site, "/of/report")
     finally:
         asyncview.close(site.registry)

@@ -225,7 +225,9 @@ def test_where_a_job_sends_its_user_is_checked_when_it_says_so(make_site):
 
 def test_a_view_that_would_send_users_away_starts_nothing(make_site):
     class Away(Work):
-        success_url = "//evil.example"
+        @property
+        def success_url(self):
+            return "//evil.example"
 
     def configure(config):
         working(config)

@@ -48,7 +48,7 @@ LAYERS = """
     pulse
     rescue
     runner
-    dispatch
+    dispatch zeo
     ticket
     session
     task
@@ -59,7 +59,7 @@ LAYERS = """
     body
     outcome progress request
     address settings loop console
-    interfaces exceptions i18n
+    interfaces exceptions i18n templates
 """
 
 LEVEL = {

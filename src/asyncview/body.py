@@ -1,8 +1,10 @@
 """A body on its way into the database: a few bytes, or a file that becomes a blob."""
 
+import glob
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import BinaryIO
 
 from ZODB.blob import Blob
@@ -88,6 +90,21 @@ class Body:
         if self.path is not None:
             os.unlink(self.path)
             self.path = None
+
+
+def sweep(db: DB, now: float, age: float = 86400.0) -> None:
+    """Remove the files of bodies that a killed process left behind.
+
+    Only those that are ``age`` seconds old: others may be another process's.
+    """
+    if not IBlobStorage.providedBy(db.storage):
+        return
+    folder = db.storage.temporaryDirectory()
+    for path in glob.glob(os.path.join(glob.escape(folder), "asyncview-*.body")):
+        # Somebody else may be just as tidy.
+        with suppress(OSError):
+            if now - os.stat(path).st_mtime >= age:
+                os.unlink(path)
 
 
 def _write_all(file: object, chunk: bytes) -> int:

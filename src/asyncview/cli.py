@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import secrets
 import signal
 import sys
 from argparse import ArgumentParser
@@ -77,6 +78,8 @@ def _demo(arguments: Namespace) -> int:
     )
     # It warns of each request that waits a moment for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    # It warns, harmlessly, of an index that a killed process could not save.
+    logging.getLogger("ZODB.FileStorage").setLevel(logging.ERROR)
     # Without a handler SIGTERM would end us in mid-write, and a shell that starts us
     # in the background of a script has SIGINT ignored.
     signal.signal(signal.SIGTERM, _exit)
@@ -97,6 +100,20 @@ def _demo(arguments: Namespace) -> int:
     return 0
 
 
+def _secret(path: str) -> str:
+    """The sessions' secret, made at the first start and for nobody else to read."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        secret = secrets.token_hex(32)
+        with open(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
+        ) as file:
+            file.write(secret)
+        return secret
+
+
 def _exit(signum: int, frame: Any) -> None:
     raise SystemExit(0)
 
@@ -109,7 +126,8 @@ def _open_demo(var: str) -> Any:
     uri = f"file://{os.path.join(var, 'Data.fs')}?{query}"
     try:
         os.makedirs(var, exist_ok=True)
-        return main(**{"zodbconn.uri": uri})
+        secret = _secret(os.path.join(var, "secret"))
+        return main(**{"zodbconn.uri": uri, "demo.secret": secret})
     except LockError as error:
         raise _CannotStart(
             f"the database in {var} is in use by another process; end that one or "

@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable
 
 from ZODB.DB import DB
+from ZODB.interfaces import IBlobStorage
 
+from asyncview import zeo
+from asyncview.body import sweep
 from asyncview.dispatch import ForkGuard
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
@@ -64,6 +67,9 @@ class Engine:
 
         ``at_exit`` ends it all when the interpreter exits before `close` was called.
         """
+        # Also of those that hold the application's own objects.
+        for each in db.databases.values():
+            zeo.cure(each.storage)
         self.settings = settings
         self.db = db
         self.ids = Ids()
@@ -96,6 +102,11 @@ class Engine:
         self._looked = False
         self._prepared = False
         self._closed = False
+        if not IBlobStorage.providedBy(db.storage):
+            log.warning(
+                "the database has no place for blobs (blobstorage_dir): request bodies"
+                " and results of any size will be records, and in memory"
+            )
         # A pool size is what the ZODB warns about, and no limit.  A request and a job
         # open a second connection for a moment, to look or for a short transaction.
         db.setPoolSize(2 * (db.getPoolSize() + settings.threads) + 1)
@@ -116,6 +127,7 @@ class Engine:
                 self._prepared = store is not None
                 # Those that have ended want to expire.
                 waiting = store is not None and bool(store.crowd() or store.expiry)
+            sweep(self.db, self.runner.clock())
             self._looked = True
         if waiting:
             self.start()

@@ -73,7 +73,8 @@ class Pulse:
         self._busy = busy
         self._monotonic = monotonic
         self._born = monotonic()
-        self._due = self._born + self._settled
+        # At once: only who has been seen for a lease can be called dead.
+        self._due = self._born
         self._wake = threading.Event()
         self._stopping = False
         self._poked = False
@@ -257,7 +258,10 @@ class Pulse:
         Reads first, and writes only what there is to write.
         """
         now = self._monotonic()
-        self._due = now + self.settings.lease / 2
+        pause = self.settings.lease / 4
+        if now < self._born + self._settled:
+            pause = min(pause, self._born + self._settled - now)
+        self._due = now + pause
         stray: list[tuple[float, str]] = []
         claims: list[Claim] = []
         with reading(self.runner.db) as connection:

@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
-from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 from ZODB.DB import DB
+from ZODB.POSException import ConflictError
 
 from asyncview.dispatch import Gates
 from asyncview.dispatch import Live
@@ -23,6 +23,7 @@ from asyncview.job import COMPLETED
 from asyncview.job import EXCEPTION
 from asyncview.job import NOT_REACHED
 from asyncview.job import QUEUED
+from asyncview.job import RUNNING
 from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
@@ -70,15 +71,22 @@ class Runner:
         self._gates = Gates()
         self._apart: set[threading.Thread] = set()
         self._briefs: dict[str, Brief] = {}
+        #: Of claims that may or may not be stored.
+        self._tokens: dict[str, str] = {}
 
     # Claim
 
     def claim(self, ids: list[str]) -> list[Ticket]:
         """Take those of the queued jobs that are still there, in one commit.
 
-        Raises what the commit raised, where it is known that nothing was claimed.
+        Raises what the commit raised, where it is not known to be stored.
         """
         tickets: list[Ticket] = []
+        # The same until it is known what became of them: a commit that failed may
+        # be stored all the same, and then the next try finds its own claim.
+        tokens = {
+            id: self._tokens.setdefault(id, secrets.token_urlsafe(9)) for id in ids
+        }
 
         def change(connection: Connection) -> list[str]:
             for ticket in tickets:
@@ -95,14 +103,15 @@ class Runner:
                     entry = store.find(id) if store is not None else None
                     if entry is None:
                         continue
-                    if entry.cancel:
+                    state = entry.job.state
+                    if entry.cancel and state.status == QUEUED:
                         cancelled.append(id)
                         continue
-                    state = entry.job.state
-                if state.status != QUEUED:
+                now, token = self.clock(), tokens[id]
+                if state.status == QUEUED:
+                    state.claim(self.worker, token, now)
+                elif (state.status, state.token) != (RUNNING, token):
                     continue
-                now, token = self.clock(), secrets.token_urlsafe(9)
-                state.claim(self.worker, token, now)
                 if brief is None:
                     assert entry is not None
                     brief = Brief.of(entry.job)
@@ -114,7 +123,7 @@ class Runner:
             # is the one that the replay gets.
             for id in transact(self.db, change, sleep=self._pause):
                 self.cancel_queued(id)
-        except TransientError:
+        except ConflictError:
             raise
         except Exception:
             # In doubt: an error at commit does not say that nothing was stored.
@@ -128,6 +137,7 @@ class Runner:
             self.live.begin(ticket.session, ticket.deadline)
         for id in ids:
             self._briefs.pop(id, None)
+            self._tokens.pop(id, None)
         return tickets
 
     def hand_over(self, brief: Brief) -> None:

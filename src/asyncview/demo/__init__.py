@@ -17,11 +17,9 @@ CONTENT_SECURITY_POLICY = (
 
 def main(global_config=None, **settings):
     """Return the WSGI application; ``zodbconn.uri`` names its database."""
-    # Made anew at each start: whoever comes back after a restart is a stranger to
-    # the jobs of before.  A real site keeps its secret in its configuration.
-    sessions = SignedCookieSessionFactory(
-        secrets.token_hex(32), httponly=True, timeout=86400
-    )
+    # Kept over restarts, or a visitor would be a stranger to the jobs of before.
+    secret = settings.pop("demo.secret", None) or secrets.token_hex(32)
+    sessions = SignedCookieSessionFactory(secret, httponly=True, timeout=86400)
     with Configurator(
         settings=settings, root_factory=root_factory, session_factory=sessions
     ) as config:

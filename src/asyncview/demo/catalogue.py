@@ -23,7 +23,7 @@ class CatalogueView(BaseAsyncView):
     label = "Catalogue of a folder"
     initial_page = "templates/catalogue_form.pt"
     error_msg = "The catalogue could not be made.  The one of before is unchanged."
-    # A double click makes one catalogue, and so do two visitors.
+    # A double click makes one catalogue; a second visitor is asked to wait.
     exclusive = "catalogue"
     error = None
 

@@ -16,6 +16,7 @@ from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import is_api
 from asyncview.pyramid.errors import wrong
 from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.identity import subview_url
 from asyncview.pyramid.identity import visitor_of
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
@@ -28,7 +29,8 @@ def started(request: Request, entry: Entry) -> Response:
     """A job was asked for, or one is there already: where to look."""
     base = own_url(request)
     if not is_api(request):
-        return private(HTTPSeeOther(f"{base}/processing?process_id={entry.job.id}"))
+        url = subview_url(base, "processing", entry.job.id)
+        return private(HTTPSeeOther(url))
     doc = status.document(request, entry)
     response = json_response(doc, 202)
     response.headers["Location"] = f"{doc['links']['completed']}&output_json=1"

@@ -35,6 +35,7 @@ from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
 from asyncview.pyramid.start import JOB
 from asyncview.pyramid.status import private
+from asyncview.pyramid.terms import local_path
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings
@@ -73,6 +74,8 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(Jobs, "asyncview", reify=True)
     config.add_exception_view(errors.no_such_process, context=errors.INoSuchProcess)
     config.add_exception_view(errors.queue_full, context=errors.IQueueFull)
+    config.add_exception_view(errors.no_such_upload, context=errors.IUploadNotFound)
+    config.add_exception_view(errors.half_upload, context=errors.IUploadIncomplete)
     config.add_subscriber(pages.supply, BeforeRender)
     config.add_subscriber(lambda event: _created(site, event), ApplicationCreated)
     config.add_directive("add_async_view", add_async_view)
@@ -121,7 +124,8 @@ def add_async_view(
         key: view_options.pop(key) for key in ("factory",) if key in view_options
     }
     config.add_route(route, pattern, **options)
-    config.add_route(f"{route}/*subpath", f"{pattern}/*subpath", **options)
+    below = f"{pattern.rstrip('/')}/*subpath"
+    config.add_route(f"{route}/*subpath", below, **options)
     config.add_view(view, route_name=route, **view_options)
     config.add_view(view, route_name=f"{route}/*subpath", **view_options)
 
@@ -175,6 +179,7 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
     options = info.options
     _check_options(cls, options)
     registry = info.registry
+    _check_addresses(cls, registry.asyncview.settings.redirect_hosts)
     if cls.run_process is not BaseAsyncView.run_process:
         registry.asyncview.starts_on_get = True
     # Derivers are applied from the inside: this one comes before Pyramid's, which
@@ -213,6 +218,17 @@ async_view.options = ("attr", "wrapper", "require_csrf")  # type: ignore[attr-de
 
 def _is_async(view: Any) -> bool:
     return inspect.isclass(view) and issubclass(view, BaseAsyncView)
+
+
+def _check_addresses(cls: type, hosts: tuple[str, ...]) -> None:
+    """Refuse a wrong address now, where it is a plain text, and not at each POST."""
+    for name in ("success_url", "error_url"):
+        value = inspect.getattr_static(cls, name)
+        if isinstance(value, str):
+            try:
+                local_path(value, hosts)
+            except ValueError as error:
+                raise ConfigurationError(f"{cls.__name__}.{name}: {error}") from None
 
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ from zope.interface import classImplements
 
 from asyncview.exceptions import NoSuchProcessError
 from asyncview.exceptions import QueueFull
+from asyncview.exceptions import UploadIncomplete
+from asyncview.exceptions import UploadNotFound
 from asyncview.i18n import _
 from asyncview.pyramid import pages
 from asyncview.pyramid.access import is_api
@@ -28,6 +30,16 @@ class IQueueFull(IException):
     """A `QueueFull`."""
 
 
+class IUploadNotFound(IException):
+    """An `UploadNotFound`."""
+
+
+class IUploadIncomplete(IException):
+    """An `UploadIncomplete`."""
+
+
+classImplements(UploadNotFound, IUploadNotFound)  # type: ignore[misc]
+classImplements(UploadIncomplete, IUploadIncomplete)  # type: ignore[misc]
 classImplements(NoSuchProcessError, INoSuchProcess)  # type: ignore[misc]
 classImplements(QueueFull, IQueueFull)  # type: ignore[misc]
 
@@ -93,3 +105,15 @@ def queue_full(error: QueueFull, request: Request) -> Response:
     response = wrong(request, error.status, _("Too many jobs"), message)
     response.headers["Retry-After"] = str(error.retry_after)
     return response
+
+
+def no_such_upload(error: Any, request: Request) -> Response:
+    """Exception view of UploadNotFound."""
+    message = _("There is no such upload, or it is not yours.")
+    return wrong(request, 404, _("Not found"), message)
+
+
+def half_upload(error: Any, request: Request) -> Response:
+    """Exception view of UploadIncomplete."""
+    message = _("The upload is not complete yet.")
+    return wrong(request, 409, _("Not yet"), message)

@@ -42,6 +42,11 @@ def own_url(request: Request) -> str:
     return quote(request.script_name + own_path(request), PATH_SAFE) or "/"
 
 
+def subview_url(base: str, name: str, process_id: str) -> str:
+    """The address of a subview of the view at ``base``."""
+    return f"{base.rstrip('/')}/{name}?process_id={process_id}"
+
+
 def view_identity(request: Request) -> str:
     """What the path says about which view on which object this is."""
     root = request.environ.get("HTTP_X_VHM_ROOT", "").rstrip("/")

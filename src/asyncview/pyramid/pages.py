@@ -1,5 +1,6 @@
 """The stock pages: what the templates are given, and where static files are."""
 
+import inspect
 from collections.abc import Callable
 from functools import cache
 from hashlib import blake2b
@@ -7,6 +8,8 @@ from importlib.resources import files
 from typing import Any
 
 from pyramid.i18n import get_locale_name
+from pyramid.path import package_of
+from pyramid.renderers import RendererHelper
 from pyramid.renderers import get_renderer
 from pyramid.renderers import render
 from pyramid.request import Request
@@ -15,6 +18,7 @@ from pyramid.response import Response
 from asyncview.job import FINAL
 from asyncview.pyramid.facts import csrf_field
 from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.results import as_body
 from asyncview.pyramid.status import private
 
 TEMPLATES = "asyncview.templates:"
@@ -68,6 +72,7 @@ def frame(request: Request) -> dict[str, Any]:
     return {
         # Looked up each time, so that `override_asset` restyles all pages.
         "layout": _macros("layout.pt")["layout"],
+        "progress": progress["progress"],
         "progress_macro": progress["progress"],
         "tasks_macro": progress["tasks"],
         "static": static_url(request),
@@ -81,7 +86,11 @@ def _macros(name: str) -> Any:
 
 
 def supply(event: Any) -> None:
-    """Subscriber of BeforeRender: the frame, for templates without their own."""
+    """Subscriber of BeforeRender: the frame, for templates without their own.
+
+    Templates of the application get the two macros, and ``asyncview`` with what they
+    need: ``asyncview['static']('asyncview.css')``.
+    """
     name = event.get("renderer_name") or ""
     request = event.get("request")
     if not name.endswith(".pt") or request is None:
@@ -89,8 +98,11 @@ def supply(event: Any) -> None:
     if name.startswith(TEMPLATES):
         event.update(frame(request))
         return
-    for key, value in frame(request).items():
-        event.setdefault(key, value)
+    values = frame(request)
+    for key in ("layout", "progress", "progress_macro", "tasks_macro"):
+        event.setdefault(key, values[key])
+    for key in ("static", "lang", "dir"):
+        event.setdefault(key, values[key])
 
 
 def page(
@@ -109,6 +121,32 @@ def page(
     # There are buttons on them, which another site must not have pressed.
     response.headers["X-Frame-Options"] = "SAMEORIGIN"
     return private(response)
+
+
+def chosen(view: Any, name: str, *args: Any, **kw: Any) -> Any:
+    """A page that a view names: a method, or an asset spec relative to its package."""
+    named = getattr(view, name)
+    request = view.request
+    if callable(named):
+        result = named(*args, **kw)
+        if not isinstance(result, (str, bytes)):
+            return result
+        # Asked of a page a text is one, whatever it would be as a result.
+        return as_body(request, result, "text/html")
+    helper = RendererHelper(
+        name=named, package=_package(view, name), registry=request.registry
+    )
+    if args:
+        kw["process_id"] = args[0]
+    return helper.render_view(request, kw, view, view.context)
+
+
+def _package(view: Any, name: str) -> Any:
+    """The package of the class that names a page, as asset specs are relative to."""
+    cls = type(view)
+    if name not in vars(view):
+        cls = next(each for each in cls.__mro__ if name in vars(each))
+    return package_of(inspect.getmodule(cls))
 
 
 def start(request: Request, label: Any, values: dict[str, Any]) -> Response:

@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import datetime
 from datetime import timezone
 from typing import Any
@@ -26,6 +27,7 @@ from asyncview.progress import Snapshot
 from asyncview.progress import TaskSnapshot
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.identity import subview_url
 from asyncview.shard import Entry
 from asyncview.store import store_of
 
@@ -113,13 +115,13 @@ def next_url(job: Job, base: str) -> str | None:
         url = job.term("error_url") or url
     if url or not job.view:
         return str(url) if url else None
-    return f"{base}/result?process_id={job.id}"
+    return subview_url(base, "result", job.id)
 
 
 def links(job: Job, base: str) -> dict[str, str]:
     """Addresses by what they are for; a session that is no job has but two."""
     if job.view:
-        return {name: f"{base}/{name}?process_id={job.id}" for name in SUBVIEWS}
+        return {name: subview_url(base, name, job.id) for name in SUBVIEWS}
     here = f"{base}?progress_id={job.id}"
     known = {"completed": here, "processing": f"{here}&page=1"}
     return {name: known.get(name, "") for name in SUBVIEWS}
@@ -162,7 +164,7 @@ def document(request: Request, entry: Entry, base: str | None = None) -> dict[st
         "version": version_of(entry),
         "created": iso(job.created),
         "started": iso(state.started),
-        "updated": iso(last.updated),
+        "updated": iso(_updated(state, last)),
         "finished": iso(state.finished),
         "attempt": max(state.attempt, last.attempt),
         "cancel_requested": stopping or state.status == CANCELLED,
@@ -230,6 +232,19 @@ def _position(request: Request, job: Job) -> int | None:
     )
 
 
+def _updated(state: Any, last: Snapshot) -> float | None:
+    """When something last changed; never before the start or after the end.
+
+    Progress keeps its time in tenths of a second.
+    """
+    moment = last.updated or state.finished or state.started
+    if moment is not None and state.started is not None:
+        moment = max(moment, state.started)
+    if moment is not None and state.finished is not None:
+        moment = min(moment, state.finished)
+    return moment
+
+
 def _rate(started: float | None, last: Snapshot) -> float | None:
     """A second, over the whole attempt."""
     if not started or not last.updated or not last.current:
@@ -291,6 +306,9 @@ class Documents:
         )
         kept = self._kept.get(key)
         if kept is not None and kept[0] == serials:
+            # Another thread may have let it go just now.
+            with suppress(KeyError):
+                self._kept.move_to_end(key)
             return kept[1], kept[2]
         body = dumps(document(request, entry))
         etag = etag_of(body)

@@ -30,6 +30,7 @@ from asyncview.pyramid.facts import check_csrf
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import is_owner
 from asyncview.pyramid.identity import own_url
+from asyncview.pyramid.identity import subview_url
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
 from asyncview.pyramid.stored import stored_response
@@ -37,7 +38,9 @@ from asyncview.store import Store
 
 #: In the web session: the jobs whose messages it has been shown, the last few.
 FLASHED = "asyncview.flashed"
-FLASHED_KEPT = 50
+#: Few and short: all of a session may have to go into a cookie of 4 kB.
+FLASHED_KEPT = 20
+FLASHED_WIDTH = 8
 
 
 def subview(view: Any) -> Any:
@@ -76,7 +79,7 @@ def processing(view: Any, process_id: str) -> Any:
             flash(view.request, entry.job)
             url = status.next_url(entry.job, own_url(view.request))
             return private(HTTPSeeOther(url))
-    return view._page("processing_page", process_id)
+    return pages.chosen(view, "processing_page", process_id)
 
 
 def _give_grace(engine: Engine, process_id: str) -> None:
@@ -148,7 +151,7 @@ def cancel(view: Any, process_id: str) -> Response:
 
 
 def _to_processing(request: Request, process_id: str) -> Response:
-    return HTTPSeeOther(f"{own_url(request)}/processing?process_id={process_id}")
+    return HTTPSeeOther(subview_url(own_url(request), "processing", process_id))
 
 
 # When it has ended
@@ -190,9 +193,10 @@ def flash(request: Request, job: Job) -> None:
         return
     session = request.session
     seen = list(session.get(FLASHED, ()))
-    if job.id in seen:
+    mark = job.id[:FLASHED_WIDTH]
+    if mark in seen:
         return
-    session[FLASHED] = [*seen, job.id][-FLASHED_KEPT:]
+    session[FLASHED] = [*seen, mark][-FLASHED_KEPT:]
     for queue, text in state.flashes:
         session.flash(text, queue)
     if said:
@@ -216,7 +220,7 @@ def delete(view: Any, process_id: str) -> Response:
 
     if not change(engine, bury):
         message = _("The job has not ended yet.")
-        return errors.wrong(request, 409, _("Bad request"), message)
+        return errors.wrong(request, 409, _("Not yet"), message)
     engine.buried(process_id)
     if is_api(request):
         return Response(status=204)

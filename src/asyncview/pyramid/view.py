@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.path import package_of
-from pyramid.renderers import RendererHelper
 from pyramid.request import Request
 from pyramid.response import Response
 
@@ -24,12 +22,12 @@ from asyncview.pyramid import status
 from asyncview.pyramid import subviews
 from asyncview.pyramid.access import find
 from asyncview.pyramid.asking import ask
+from asyncview.pyramid.facts import NO_FACTS
 from asyncview.pyramid.facts import facts_of
 from asyncview.pyramid.identity import context_identity
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.identity import view_identity
 from asyncview.pyramid.joblog import JobLog
-from asyncview.pyramid.results import as_body
 from asyncview.pyramid.start import JOB
 from asyncview.pyramid.start import VIEW
 from asyncview.pyramid.stored import stored_response
@@ -97,7 +95,11 @@ class BaseAsyncView:
 
     def initial_page(self, **kw: Any) -> Any:
         """What a request shows that starts nothing; also an asset spec."""
-        if facts_of(self.request).renderer is not None:
+        facts = facts_of(self.request)
+        registry = getattr(self.request, "registry", None)
+        stock = hasattr(registry, "asyncview")
+        if facts.renderer is not None or (facts is NO_FACTS and (kw or not stock)):
+            # Without a job, in quick mode or in a test, the caller takes the values.
             return kw
         response = pages.start(self.request, status.label_of(self), kw)
         # What `run_process` thought of the form.
@@ -106,7 +108,8 @@ class BaseAsyncView:
 
     def processing_page(self, process_id: str) -> Any:
         """What is shown while the job runs; also an asset spec."""
-        return pages.processing(self.request, self._document(process_id))
+        doc = status.document(self.request, find(self, process_id))
+        return pages.processing(self.request, doc)
 
     def on_end(self, status: str) -> None:
         """Called at most once after the job has ended, in a transaction of its own."""
@@ -119,52 +122,17 @@ class BaseAsyncView:
         ticket: Ticket | None = request.environ.get(JOB)
         if ticket is not None and view_identity(request) == ticket.view:
             if not (no_process or ticket.entered or request.subpath):
-                return self._replayed(ticket)
+                return run_replayed(self, ticket)
             # Once entered this address never starts or recurses.
             no_process = True
-        if request.subpath and self.process_id is None:
+        if getattr(request, "subpath", ()) and self.process_id is None:
             return subviews.subview(self)
         if not no_process and self.run_process():
             has_on_end = type(self).on_end is not BaseAsyncView.on_end
             return ask(self, terms_of(self) | {"on_end": has_on_end})
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
             return errors.method_not_allowed(request, "GET, HEAD, POST")
-        return self._page("initial_page", **kw)
-
-    def _replayed(self, ticket: Ticket) -> Any:
-        """The replay has come to where the request started the job."""
-        request = self.request
-        if owner_of(request) != ticket.owner:
-            ticket.refuse("the request is no longer that of the job's owner")
-            return Response(status=204)
-        if context_identity(self.context) != ticket.context:
-            ticket.refuse("the job's context was replaced by another object")
-            return Response(status=204)
-        ticket.entered = True
-        self._ticket = ticket
-        self.process_id = ticket.id
-        self.progress = ticket.session
-        if ticket.ending is not None:
-            self.on_end(ticket.ending)
-            return Response(status=204)
-        request.environ[VIEW] = self
-        try:
-            result = self._run()
-        except BaseException:
-            # Its own error is the news, not what a property makes of the half
-            # done work.
-            try:
-                ticket.changed = said_anew(self, ticket.terms)
-            except Exception:
-                logging.getLogger("asyncview.job").exception("%s", ticket)
-            raise
-        ticket.changed = said_anew(self, ticket.terms)
-        return result
-
-    def _run(self) -> Any:
-        if takes_process_id(type(self).__run__):
-            return self.__run__(process_id=self.process_id)
-        return self.__run__()
+        return pages.chosen(self, "initial_page", **kw)
 
     # In __run__
 
@@ -178,10 +146,6 @@ class BaseAsyncView:
         """A logger whose last lines are shown on the job's page."""
         name = f"asyncview.job.{type(self).__name__}"
         return JobLog(logging.getLogger(name), self.progress)
-
-    @functools.cached_property
-    def _ticket(self) -> Ticket | None:
-        return None
 
     def set_progress(self, process_id: str | None, percentage: float) -> None:
         """Say how much is done, from 0 to 100.
@@ -203,8 +167,7 @@ class BaseAsyncView:
 
     def checkpoint(self) -> None:
         """Commit what was done so far, and go on."""
-        ticket = self._ticket
-        if ticket is None:
+        if ticket_of(self) is None:
             return
         # A stop that was asked for is noticed here as well.
         self.progress.update()
@@ -214,8 +177,7 @@ class BaseAsyncView:
 
     def refresh(self) -> None:
         """See the database as it is now; RuntimeError if something was written."""
-        ticket = self._ticket
-        if ticket is None:
+        if ticket_of(self) is None:
             return
         tm = self.request.tm
         if tm.get()._resources:
@@ -247,27 +209,49 @@ class BaseAsyncView:
         outcome = job.state.outcome
         return None if outcome is None else stored_response(self.request, outcome)
 
-    # Inside
 
-    def _document(self, process_id: str) -> dict[str, Any]:
-        return status.document(self.request, find(self, process_id))
+# Functions and not methods, because authors bring methods of their own: a port may
+# well have a helper called `_run`.
 
-    def _page(self, name: str, *args: Any, **kw: Any) -> Any:
-        """A page that a class names: a method, or an asset spec relative to it."""
-        page = getattr(self, name)
-        request = self.request
-        if callable(page):
-            result = page(*args, **kw)
-            if not isinstance(result, (str, bytes)):
-                return result
-            # Asked of a page a text is one, whatever it would be as a result.
-            return as_body(request, result, "text/html")
-        helper = RendererHelper(
-            name=page, package=_package(self, name), registry=request.registry
-        )
-        if args:
-            kw["process_id"] = args[0]
-        return helper.render_view(request, kw, self, self.context)
+
+def run_replayed(view: BaseAsyncView, ticket: Ticket) -> Any:
+    """The replay has come to where the request started the job."""
+    request = view.request
+    if owner_of(request) != ticket.owner:
+        ticket.refuse("the request is no longer that of the job's owner")
+        return Response(status=204)
+    if context_identity(view.context) != ticket.context:
+        ticket.refuse("the job's context was replaced by another object")
+        return Response(status=204)
+    ticket.entered = True
+    view.process_id = ticket.id
+    view.progress = ticket.session
+    if ticket.ending is not None:
+        view.on_end(ticket.ending)
+        return Response(status=204)
+    request.environ[VIEW] = view
+    try:
+        if takes_process_id(type(view).__run__):
+            result = view.__run__(process_id=ticket.id)
+        else:
+            result = view.__run__()
+    except BaseException:
+        # Its own error is the news, not what a property makes of the half done work.
+        try:
+            ticket.changed = said_anew(view, ticket.terms)
+        except Exception:
+            logging.getLogger("asyncview.job").exception("%s", ticket)
+        raise
+    ticket.changed = said_anew(view, ticket.terms)
+    return result
+
+
+def ticket_of(view: BaseAsyncView) -> Ticket | None:
+    """The claim under which a view's ``__run__`` runs; None where it runs without."""
+    if view.process_id is None:
+        return None
+    ticket: Ticket | None = view.request.environ.get(JOB)
+    return ticket
 
 
 def raise_for(job: Job) -> None:
@@ -287,14 +271,8 @@ def raise_for(job: Job) -> None:
 def takes_process_id(run: Callable[..., Any]) -> bool:
     """Whether a ``__run__`` has a parameter for it."""
     parameters = inspect.signature(run).parameters
-    return "process_id" in parameters or any(
-        each.kind is each.VAR_KEYWORD for each in parameters.values()
+    return any(
+        each.kind is each.VAR_KEYWORD
+        or (each.name == "process_id" and each.kind is not each.POSITIONAL_ONLY)
+        for each in parameters.values()
     )
-
-
-def _package(view: Any, name: str) -> Any:
-    """The package of the class that names a page, as asset specs are relative to."""
-    cls = type(view)
-    if name not in vars(view):
-        cls = next(each for each in cls.__mro__ if name in vars(each))
-    return package_of(inspect.getmodule(cls))

@@ -1,0 +1,112 @@
+"""Kills servers, again and again, while clients do not stop to ask for more."""
+
+import random
+import threading
+from collections import Counter
+from contextlib import suppress
+
+from chaos.clients import Clients
+from chaos.oracle import judge
+from chaos.points import POINTS
+from chaos.servers import wait_until
+
+#: Seconds until a server that does not reach its point is killed all the same.
+LONGEST = 4.0
+
+#: After so many kills of servers, one of the ZEO server.
+ZEO_EVERY = 12
+
+
+class Rampage:
+    """``rounds`` kills of the servers of a world; then `settle` gives the verdict."""
+
+    def __init__(self, world, servers=1, zeo=None, points=POINTS, seed=1):
+        self.world = world
+        self.zeo = zeo
+        self.kills = 0
+        self.zeo_kills = 0
+        self._dice = random.Random(seed)
+        # A third of them die just some time.
+        self._plan = [*points, *[None] * (len(points) // 2)]
+        self._slots = [None] * servers
+        self._pause = threading.Event()
+        self.clients = Clients(self._any_server)
+
+    def _any_server(self):
+        servers = [each for each in self._slots if each is not None]
+        return random.choice(servers) if servers else None
+
+    def _start(self, slot, point):
+        server = self.world.start(point, self._dice.randint(1, 3)).ready()
+        self._slots[slot] = server
+
+    def _end(self, slot, point):
+        server = self._slots[slot]
+        if point is None:
+            self._pause.wait(self._dice.uniform(0.0, 1.2))
+        else:
+            # What the point stands for may not happen to this one.
+            with suppress(AssertionError):
+                wait_until(lambda: not server.alive, "its point", LONGEST)
+        self._slots[slot] = None
+        server.kill()
+        self.kills += 1
+
+    def run(self, rounds):
+        points = [None] * len(self._slots)
+        try:
+            for number in range(rounds):
+                slot = number % len(self._slots)
+                if self._slots[slot] is not None:
+                    self._end(slot, points[slot])
+                points[slot] = self._plan[number % len(self._plan)]
+                self._start(slot, points[slot])
+                if self.zeo is not None and number % ZEO_EVERY == ZEO_EVERY - 1:
+                    self._kill_zeo()
+            for slot, point in enumerate(points):
+                self._end(slot, point)
+            # They do not stop before there is a server that answers.
+            for slot in range(len(self._slots)):
+                self._start(slot, None)
+        finally:
+            self.clients.stop()
+        return self
+
+    def _kill_zeo(self):
+        self.zeo.end()
+        self._pause.wait(self._dice.uniform(0.0, 0.3))
+        self.zeo.start()
+        self.zeo_kills += 1
+
+    def settle(self, patience=60.0):
+        """Wait until nothing moves any more, then look at all of it."""
+        left = quiet(self.world, self._slots, patience)
+        verdict = judge(self.world, self.clients)
+        verdict.expect(left is None, f"after {patience} s there are still {left}")
+        verdict.numbers["kills"] = self.kills
+        verdict.numbers["kills of ZEO"] = self.zeo_kills
+        verdict.points = Counter(each["point"] for each in self.world.points.read())
+        return verdict
+
+
+def quiet(world, servers, patience=60.0):
+    """Wait until all has ended and is tidied up, then end the servers.
+
+    Gives what is left after ``patience`` seconds: nothing, if all is well.
+    """
+    left = {}
+
+    def is_tidy():
+        status, found = servers[0].request("GET", "/rest")
+        assert status == 200, found
+        left.update(found)
+        # Leases of those that are alive may stay.
+        return not found["jobs"] and found["leases"] <= len(servers)
+
+    try:
+        wait_until(is_tidy, "all is tidy", patience)
+    except AssertionError:
+        return left
+    finally:
+        world.kill_all()
+    return None
