@@ -21,6 +21,7 @@ from pyramid.tweens import EXCVIEW
 from pyramid.tweens import INGRESS
 from pyramid.viewderivers import VIEW as INNERMOST
 
+from asyncview.address import local_path
 from asyncview.exceptions import AsyncViewError
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import errors
@@ -35,7 +36,6 @@ from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
 from asyncview.pyramid.start import JOB
 from asyncview.pyramid.status import private
-from asyncview.pyramid.terms import local_path
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings
