@@ -52,7 +52,7 @@ LAYERS = """
     ticket
     session
     task
-    count
+    count told
     store
     shard
     job

@@ -18,11 +18,11 @@ from asyncview.progress import PENDING
 from asyncview.progress import RUNNING
 from asyncview.progress import Snapshot
 from asyncview.runner import Runner
-from asyncview.session import Told
-from asyncview.session import as_dict
 from asyncview.shard import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.told import Told
+from asyncview.told import as_dict
 
 ENDS = {COMPLETED: COMPLETE, FAILED: ERROR, CANCELLED: ERROR}
 
@@ -30,15 +30,16 @@ ENDS = {COMPLETED: COMPLETE, FAILED: ERROR, CANCELLED: ERROR}
 class SessionReader(Told):
     """The progress of a job or session, to be read, by any thread.
 
-    Each look is at the database as it is then.  ``job`` is the record, of the
-    connection that found it.
+    Each look is at the database as it is then.
     """
+
+    #: The record, for who has a connection of their own open.
+    job: Job | None = None
 
     def __init__(self, runner: Runner, watch: Callable[[], None], job: Job) -> None:
         """``watch`` has dead workers looked for."""
         self._runner = runner
         self._watch = watch
-        self.job = job
         self.id = job.id
         self.label: str = job.term("label")
         self.tags: tuple[str, ...] = job.term("tags")

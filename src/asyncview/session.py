@@ -4,12 +4,10 @@ Nothing here knows a database: the pulse looks at the sessions of its process on
 a while and writes what changed.
 """
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 from typing import ClassVar
@@ -33,89 +31,14 @@ from asyncview.progress import Snapshot
 from asyncview.task import Result
 from asyncview.task import Task
 from asyncview.task import give
+from asyncview.told import Told
+from asyncview.told import as_dict
 
 __all__ = ["LOG_LINES", "LOG_WIDTH", "MESSAGE_WIDTH", "ProgressSession"]
 
 #: How many of the last log lines are kept with a job, and how much of each.
 LOG_LINES = 20
 LOG_WIDTH = 300
-
-# What a session told, as a dictionary and line by line.
-
-
-def as_dict(id: str | None, status: str, last: Snapshot, now: float) -> dict[str, Any]:
-    """The document of `IProgressSession.to_dict`."""
-    share = 100.0 if status == COMPLETE else last.share_at(now) or 0.0
-    return {
-        "session_id": id,
-        "status": status,
-        "overall_percent": int(share),
-        "message": last.message,
-        "tasks": {
-            task.id: {
-                "name": task.name or task.id,
-                "status": task.status,
-                "percent": int(task.share(now) or 0.0),
-                "message": task.message,
-            }
-            for task in last.tasks
-        },
-    }
-
-
-class Told:
-    """What can be read of a session, whoever tells it: see `IProgressSession`."""
-
-    __slots__ = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """See `IProgressSession`."""
-        return self._tell()[0]
-
-    def _tell(self) -> tuple[dict[str, Any], bool]:
-        """The document as it is now, and whether it is the last one."""
-        raise NotImplementedError
-
-    def _wait(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def stream(self, poll_interval: float = 0.1) -> Iterator[str]:
-        """See `IProgressSession`."""
-        while True:
-            # What is said to be the last is what is given: never looked at again.
-            document, ended = self._tell()
-            yield json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n"
-            if ended:
-                return
-            self._wait(poll_interval)
-
-    @property
-    def status(self) -> str:
-        """See `IProgressSession`."""
-        return str(self.to_dict()["status"])
-
-    @property
-    def overall_percent(self) -> int:
-        """See `IProgressSession`."""
-        return int(self.to_dict()["overall_percent"])
-
-    @property
-    def has_error(self) -> bool:
-        """See `IProgressSession`."""
-        return self.status == ERROR
-
-    @property
-    def is_complete(self) -> bool:
-        """See `IProgressSession`."""
-        return self.status == COMPLETE
-
-    @property
-    def is_running(self) -> bool:
-        """See `IProgressSession`."""
-        document, ended = self._tell()
-        tasks = document["tasks"].values()
-        going = any(task["status"] == RUNNING for task in tasks)
-        return not ended and (going or document["status"] == RUNNING)
 
 
 @implementer(IProgressSession)

@@ -84,8 +84,7 @@ class Jobs:
 
     def get_session(self, id: str) -> SessionReader | None:
         """One that reads, of a job too; None if there is none, or it is another's."""
-        entry = self._found(id)
-        return None if entry is None else self._engine.keeper.reader(entry)
+        return self._found(id)
 
     def run_in_thread(
         self, session: ProgressSession, func: Callable[..., Any], *args: Any
@@ -137,13 +136,18 @@ class Jobs:
         if store is None:
             return []
         wanted = None if owner is None else (type(owner).__name__, str(owner))
-        found = [
-            self._engine.keeper.reader(entry)
-            for entry in store.unfinished()
-            if not entry.job.state.ended
-            and (wanted is None or entry.job.owner == wanted)
-            and (tag is None or tag in entry.job.term("tags"))
-        ]
+        found = []
+        for entry in store.unfinished():
+            job = entry.job
+            if (
+                not job.state.ended
+                and (wanted is None or job.owner == wanted)
+                and (tag is None or tag in job.term("tags"))
+            ):
+                session = self._engine.keeper.reader(entry)
+                # It lives as long as the request's connection.
+                session.job = job
+                found.append(session)
         return sorted(found, key=lambda session: session.created, reverse=True)
 
     @property
@@ -155,7 +159,7 @@ class Jobs:
         connection = get_connection(self._request, settings.database)
         return store_of(connection, settings.name)
 
-    def _found(self, id: Any) -> Entry | None:
+    def _found(self, id: Any) -> SessionReader | None:
         """As it is now: a session is there before the request's snapshot knows it."""
         engine = self._engine
         with reading(engine.db) as connection:
@@ -163,7 +167,9 @@ class Jobs:
             if store is None or not isinstance(id, str):
                 return None
             entry = store.find(id)
-            return entry if entry is not None and self._may_see(entry) else None
+            if entry is None or not self._may_see(entry):
+                return None
+            return engine.keeper.reader(entry)
 
     def _may_see(self, entry: Entry) -> bool:
         request = self._request
