@@ -23,6 +23,22 @@ class Telling(Work):
         return super().__run__(process_id)
 
 
+class Talkative(BaseAsyncView):
+    """Says more than a cookie can hold."""
+
+    success_msg = "It is done."
+
+    def __run__(self):
+        params = self.request.params
+        for number in range(int(params.get("lines", 0))):
+            self.request.session.flash(f"line {number}")
+        if "text" in params:
+            self.success_msg = self.error_msg = params["text"]
+        if params.get("mode") == "failed":
+            raise ValueError("failed")
+        return "done"
+
+
 def queues(request):
     """Shows, and forgets, what was flashed."""
     session = request.session
@@ -36,6 +52,7 @@ def configure(config, sessions=True):
     config.set_security_policy(Policy())
     config.add_async_view(Telling, "telling")
     config.add_async_view(Elsewhere, "elsewhere")
+    config.add_async_view(Talkative, "talkative")
     if sessions:
         config.set_session_factory(SignedCookieSessionFactory("secret"))
         config.add_view(queues, name="queues")
@@ -139,6 +156,33 @@ def test_messages_of_many_jobs_are_each_shown_once(site):
     for process_id in ids + ids:
         browser.get(f"/telling/result?process_id={process_id}")
     assert flashed(browser)[""] == 3 * DONE[""]
+
+
+@pytest.mark.parametrize("text", ["x", "é", "\U0001f600", '"'])
+@pytest.mark.parametrize("mode", ["completed", "failed"])
+def test_messages_are_as_long_as_a_cookie_may_be(site, mode, text):
+    browser = site.browser()
+    for _ in range(2):
+        params = {"mode": mode, "text": 3000 * text}
+        process_id = site.start("/talkative", params, browser)
+        site.wait(process_id)
+        for _ in range(2):
+            url = f"/talkative/result?process_id={process_id}"
+            page = browser.get(url, expect_errors=True)
+            assert page.status_int == (500 if mode == "failed" else 200)
+    shown = flashed(browser)["" if mode == "completed" else "error"]
+    assert shown[-1].startswith(text)
+    assert shown[-1].endswith("…")
+
+
+def test_what_the_view_says_has_the_first_claim_to_the_room(site):
+    browser = site.browser()
+    process_id = site.start("/talkative", {"lines": "200"}, browser)
+    site.wait(process_id)
+    browser.get(f"/talkative/result?process_id={process_id}")
+    shown = flashed(browser)[""]
+    assert shown[-2:] == ["line 199", "It is done."]
+    assert 50 < len(shown) < 200
 
 
 def test_without_sessions_the_document_and_the_page_say_it(plain):

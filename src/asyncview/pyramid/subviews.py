@@ -12,9 +12,7 @@ from pyramid.response import Response
 
 from asyncview.engine import Engine
 from asyncview.i18n import _
-from asyncview.job import COMPLETED
 from asyncview.job import FAILED
-from asyncview.job import Job
 from asyncview.pyramid import errors
 from asyncview.pyramid import pages
 from asyncview.pyramid import status
@@ -28,8 +26,7 @@ from asyncview.pyramid.access import is_api
 from asyncview.pyramid.access import is_tried_again
 from asyncview.pyramid.access import process_id_of
 from asyncview.pyramid.facts import check_csrf
-from asyncview.pyramid.identity import has_sessions
-from asyncview.pyramid.identity import is_owner
+from asyncview.pyramid.flash import flash
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import subview_url
 from asyncview.pyramid.status import json_response
@@ -39,12 +36,6 @@ from asyncview.store import TROUBLE
 from asyncview.store import Store
 
 log = logging.getLogger("asyncview.view")
-
-#: In the web session: the jobs whose messages it has been shown, the last few.
-FLASHED = "asyncview.flashed"
-#: Few and short: all of a session may have to go into a cookie of 4 kB.
-FLASHED_KEPT = 20
-FLASHED_WIDTH = 8
 
 
 def subview(view: Any) -> Any:
@@ -187,30 +178,6 @@ def result(view: Any, process_id: str) -> Response:
     if state.status == FAILED:
         return pages.failed(request, doc["label"], doc["error"])
     return pages.cancelled(request, doc["label"], job.term("error_msg"))
-
-
-def flash(request: Request, job: Job) -> None:
-    """The job's messages, once per web session, and only in its owner's."""
-    state = job.state
-    said = job.term("success_msg" if state.status == COMPLETED else "error_msg")
-    if (
-        not (said or state.flashes)
-        # Nobody looks at the answer to a HEAD.
-        or request.method == "HEAD"
-        or not has_sessions(request)
-        or not is_owner(request, job)
-    ):
-        return
-    session = request.session
-    seen = list(session.get(FLASHED, ()))
-    mark = job.id[:FLASHED_WIDTH]
-    if mark in seen:
-        return
-    session[FLASHED] = [*seen, mark][-FLASHED_KEPT:]
-    for queue, text in state.flashes:
-        session.flash(text, queue)
-    if said:
-        session.flash(said, "" if state.status == COMPLETED else "error")
 
 
 def delete(view: Any, process_id: str) -> Response:
