@@ -45,6 +45,7 @@ def configure(config):
     config.set_security_policy(Policy())
     config.add_async_view(One, "one")
     config.add_async_view(One, "two")
+    config.add_async_view(type("Any", (Work,), {"exclusive": False}), "any")
     config.add_async_view(Late, "late")
 
 
@@ -143,6 +144,11 @@ def test_a_key_is_one_within_its_view(site):
     job_that_is(site, "running", path="/one")
     job_that_is(site, "running", path="/two")
     assert len(site.engine.live) == 2
+
+
+def test_false_is_no_key(site):
+    one, other = (job_that_is(site, "running", path="/any") for _ in range(2))
+    assert one != other
 
 
 def test_another_key_is_another_job(site):

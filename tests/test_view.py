@@ -1,14 +1,21 @@
 """What an author may write, and how a view may be registered."""
 
 import math
+import time
+from datetime import timedelta
+from decimal import Decimal
 
 import pytest
+from conftest import eventually
+from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 
 from asyncview import BaseAsyncView
 from asyncview import NoSuchProcessError
+from asyncview.store import reading
+from asyncview.store import store_of
 
 
 class Hello(BaseAsyncView):
@@ -94,7 +101,10 @@ def test_work_runs_without_a_job_too():
     assert view.on_end("completed") is None
 
 
-@pytest.mark.parametrize("value", [-0.1, 100.1, math.nan, math.inf, "5", None, 1j])
+@pytest.mark.parametrize(
+    "value",
+    [-0.1, 100.1, math.nan, math.inf, "5", None, 1j, Decimal("NaN")],
+)
 def test_a_percentage_is_a_number_from_0_to_100(value):
     view = Hello(None, Request.blank("/"))
     with pytest.raises(ValueError, match="percentage"):
@@ -197,6 +207,67 @@ def test_terms_may_be_properties_or_set_in_the_work(make_site):
     assert doc["message"] == "of Ann"
     failed = site.run("/s", {"fail": "1"})
     assert (failed["label"], failed["next_url"]) == ("At last", "/failed")
+
+
+WRONG = [
+    ("keep", math.nan),
+    ("keep", -1),
+    ("keep", "soon"),
+    ("max_runtime", timedelta(minutes=5)),
+    ("max_attempts", 0),
+    ("max_attempts", None),
+    ("restartable", "often"),
+    ("tags", None),
+    ("tasks", ["read", "write"]),
+    ("success_url", "https://evil.example/"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_what_can_not_be_kept_is_refused_by_its_name(make_site, name, value):
+    plain = type("Plain", (Hello,), {name: value})
+    with pytest.raises(ConfigurationError, match=rf"Plain\.{name} = "):
+        make_site(lambda config: config.add_async_view(plain, "plain"))
+    # What a property says is known when it is asked.
+    computed = type("Computed", (Hello,), {name: property(lambda view: value)})
+    site = make_site(lambda config: config.add_async_view(computed, "computed"))
+    with pytest.raises(ValueError, match=rf"Computed\.{name} = "):
+        site.app.post("/computed")
+
+
+def test_a_job_may_be_kept_for_ever(make_site):
+    class Kept(Hello):
+        keep = math.inf
+
+    site = make_site(lambda config: config.add_async_view(Kept, "kept"))
+    id = site.run("/kept")["process_id"]
+
+    def filed():
+        with reading(site.db) as connection:
+            return id in store_of(connection, "tests").finished
+
+    eventually(filed)
+    site.engine.runner.clock = lambda: time.time() + 50 * 365 * 86400
+    site.engine.pulse.sweep()
+    assert site.status("/kept", id)["status"] == "completed"
+
+
+def test_one_tag_may_be_a_text(make_site):
+    class Tagged(Hello):
+        tags = "report"
+
+    site = make_site(lambda config: config.add_async_view(Tagged, "tagged"))
+    assert site.run("/tagged")["tags"] == ["report"]
+
+
+def test_a_label_is_for_a_line(make_site):
+    class Long(Hello):
+        @property
+        def label(self):
+            return self.request.params["name"]
+
+    site = make_site(lambda config: config.add_async_view(Long, "long"))
+    assert site.run("/long", {"name": 1000 * "é"})["label"] == 200 * "é"
 
 
 def test_an_address_of_another_site_is_refused_where_it_is_set(make_site, caplog):

@@ -79,7 +79,7 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
 def exclusive_key(view: Any) -> str | None:
     """What one job at a time has; None where the view does not care."""
     exclusive = view.exclusive
-    if exclusive is None:
+    if exclusive is None or exclusive is False:
         return None
     oid = context_identity(view.context) or b""
     parts = (view_identity(view.request), oid.hex(), str(exclusive))

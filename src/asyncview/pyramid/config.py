@@ -34,7 +34,7 @@ from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
 from asyncview.pyramid.start import JOB
 from asyncview.pyramid.status import private
-from asyncview.pyramid.terms import local_path
+from asyncview.pyramid.terms import check_class
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings
@@ -165,7 +165,11 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
     options = info.options
     _check_options(cls, options)
     registry = info.registry
-    _check_addresses(cls, registry.asyncview.settings.redirect_hosts)
+    try:
+        # Now, where it can be known, and not at each POST.
+        check_class(cls, registry.asyncview.settings.redirect_hosts)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
     if cls.run_process is not BaseAsyncView.run_process:
         registry.asyncview.starts_on_get = True
     # Derivers are applied from the inside: this one comes before Pyramid's, which
@@ -204,17 +208,6 @@ async_view.options = ("attr", "wrapper", "require_csrf")  # type: ignore[attr-de
 
 def _is_async(view: Any) -> bool:
     return inspect.isclass(view) and issubclass(view, BaseAsyncView)
-
-
-def _check_addresses(cls: type, hosts: tuple[str, ...]) -> None:
-    """Refuse a wrong address now, where it is a plain text, and not at each POST."""
-    for name in ("success_url", "error_url"):
-        value = inspect.getattr_static(cls, name)
-        if isinstance(value, str):
-            try:
-                local_path(value, hosts)
-            except ValueError as error:
-                raise ConfigurationError(f"{cls.__name__}.{name}: {error}") from None
 
 
 def _check_options(cls: type, options: dict[str, Any]) -> None:

@@ -24,9 +24,17 @@ RUNTIME = (
     "keep",
 )
 
+TEXTS = frozenset({"label", "success_msg", "error_msg"})
+ADDRESSES = frozenset({"success_url", "error_url"})
+
 #: How often a view that is ``restartable = True`` is started again.
 RESTARTS = 3
 
+#: A hundred years: an index of moments has no place for infinity.
+FOREVER = 100 * 365.25 * 86400
+
+#: A label is for a line on a page; it may come from a form.
+LABEL_WIDTH = 200
 
 #: All that a view says; whether it has an ``on_end`` is not said, but seen.
 SAID = tuple(name for name in TERMS if name != "on_end")
@@ -34,7 +42,30 @@ SAID = tuple(name for name in TERMS if name != "on_end")
 
 def terms_of(view: Any, names: Iterable[str] = SAID) -> dict[str, Any]:
     """What ``view`` says under these names; ValueError for what can't be kept."""
-    return {name: READERS.get(name, getattr)(view, name) for name in names}
+    hosts = view.request.registry.asyncview.settings.redirect_hosts
+    return {
+        name: _text(view, name)
+        if name in TEXTS
+        else _kept(type(view), name, getattr(view, name), hosts)
+        for name in names
+    }
+
+
+def check_class(cls: type, hosts: tuple[str, ...]) -> None:
+    """ValueError for what can't be kept, where the class says it without a property."""
+    for name in SAID:
+        value = inspect.getattr_static(cls, name)
+        if name not in TEXTS and not hasattr(value, "__get__"):
+            _kept(cls, name, value, hosts)
+
+
+def _kept(cls: type, name: str, value: Any, hosts: tuple[str, ...]) -> Any:
+    try:
+        if name in ADDRESSES:
+            return None if value is None else local_path(str(value), hosts)
+        return READERS[name](value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{cls.__name__}.{name} = {value!r:.200}: {error}") from None
 
 
 def said_anew(view: Any, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,46 +110,40 @@ def local_path(value: str, hosts: tuple[str, ...] = ()) -> str:
     )
 
 
-def _translated(view: Any, name: str) -> str | None:
-    value = getattr(view, name)
-    return None if value is None else str(view.request.localizer.translate(value))
-
-
-def _label(view: Any, name: str) -> str:
-    return str(view.request.localizer.translate(status.label_of(view)))
-
-
-def _address(view: Any, name: str) -> str | None:
-    value = getattr(view, name)
+def _text(view: Any, name: str) -> str | None:
+    value = status.label_of(view) if name == "label" else getattr(view, name)
     if value is None:
         return None
-    hosts = view.request.registry.asyncview.engine.settings.redirect_hosts
-    return local_path(str(value), hosts)
+    text = str(view.request.localizer.translate(value))
+    return text[:LABEL_WIDTH] if name == "label" else text
 
 
-def _restarts(view: Any, name: str) -> int:
-    value = view.restartable
-    return RESTARTS if value is True else int(value)
+def _tags(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(str(tag) for tag in value)
 
 
-def _seconds(view: Any, name: str) -> float | None:
-    value = getattr(view, name)
-    return None if value is None else float(value)
+def _restarts(value: Any) -> int:
+    return RESTARTS if value is True else _number(int(value), 0)
 
 
-READERS: dict[str, Callable[[Any, str], Any]] = {
-    "label": _label,
-    "tags": lambda view, name: tuple(str(tag) for tag in view.tags),
-    "success_msg": _translated,
-    "error_msg": _translated,
-    "success_url": _address,
-    "error_url": _address,
+def _seconds(value: Any) -> float | None:
+    return None if value is None else min(_number(float(value), 0), FOREVER)
+
+
+def _number(number: Any, least: int) -> Any:
+    if not number >= least:
+        raise ValueError(f"must be a number from {least} on")
+    return number
+
+
+READERS: dict[str, Callable[[Any], Any]] = {
+    "tags": _tags,
     "keep": _seconds,
     "max_runtime": _seconds,
-    "keep_request": lambda view, name: bool(view.keep_request),
+    "keep_request": bool,
     "restartable": _restarts,
-    "max_attempts": lambda view, name: int(view.max_attempts),
-    "tasks": lambda view, name: tuple(
-        (str(id), str(title)) for id, title in dict(view.tasks).items()
+    "max_attempts": lambda value: _number(int(value), 1),
+    "tasks": lambda value: tuple(
+        (str(id), str(title)) for id, title in dict(value).items()
     ),
 }

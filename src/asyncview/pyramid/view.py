@@ -47,7 +47,7 @@ class BaseAsyncView:
 
     #: What people call the job; of the class's name if empty.
     label: str = ""
-    #: Words by which jobs are found.
+    #: Words by which jobs are found; a text is one.
     tags: tuple[str, ...] = ()
     #: Flashed once when the job has completed, or failed or was cancelled.
     success_msg: str | None = None
@@ -161,7 +161,8 @@ class BaseAsyncView:
                 progress._current = percentage
                 progress._total = 100
                 return
-        except TypeError:
+        except (TypeError, ArithmeticError):
+            # The latter is what a Decimal that is no number says.
             pass
         raise ValueError(f"a percentage is a number from 0 to 100: {percentage!r}")
 
