@@ -49,8 +49,11 @@ LAYERS = """
     failure
     shard
     job
-    body
-    outcome progress request
+    body uploaded
+    staging
+    staged
+    journal
+    outcome progress request upload
     settings
     interfaces exceptions i18n templates
 """

@@ -22,6 +22,11 @@ DEFAULTS = {
     "drain": 10,
     "redirect_hosts": (),
     "admin_permission": "asyncview.admin",
+    "upload_dir": None,
+    "upload_max_size": 4 << 30,
+    "upload_max_chunk": 64 << 20,
+    "upload_max_open": 10,
+    "upload_keep": 86400,
 }
 
 
@@ -56,6 +61,10 @@ def test_everything_has_a_default():
         ("redirect_hosts", ["a.example"], ("a.example",)),
         ("redirect_hosts", "", ()),
         ("admin_permission", "manage", "manage"),
+        ("upload_dir", "", None),
+        ("upload_dir", "/srv/uploads", "/srv/uploads"),
+        ("upload_max_size", "1000000000000", 10**12),
+        ("upload_keep", "3600", 3600.0),
     ],
 )
 def test_what_may_be_said(name, said, value):
@@ -84,6 +93,10 @@ def test_what_may_be_said(name, said, value):
         ("drain", "nan"),
         ("admin_permission", ""),
         ("redirect_hosts", 5),
+        ("upload_max_size", "4 GiB"),
+        ("upload_max_chunk", "0"),
+        ("upload_max_open", "-1"),
+        ("upload_keep", "0"),
     ],
 )
 def test_what_is_wrong_is_refused_by_its_name(name, said):

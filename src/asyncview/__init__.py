@@ -9,6 +9,7 @@ from asyncview.exceptions import QueueFull
 from asyncview.exceptions import ThreadDiedBeforeCompletionError
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
+from asyncview.exceptions import UploadRefused
 from asyncview.pyramid.config import close
 from asyncview.pyramid.config import includeme
 from asyncview.pyramid.view import BaseAsyncView
@@ -26,6 +27,7 @@ __all__ = [
     "ThreadDiedBeforeCompletionError",
     "UploadIncomplete",
     "UploadNotFound",
+    "UploadRefused",
     "close",
     "includeme",
 ]

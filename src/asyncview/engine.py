@@ -5,6 +5,7 @@ Nothing here starts before the first request that has a reason for it.
 
 import atexit
 import logging
+import os
 import threading
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ from asyncview.job import INTERRUPTED
 from asyncview.pulse import Pulse
 from asyncview.runner import Runner
 from asyncview.settings import Settings
+from asyncview.staging import Staging
 from asyncview.store import TROUBLE
 from asyncview.store import prepare
 from asyncview.store import reading
@@ -69,6 +71,8 @@ class Engine:
             self._busy,
             self.executor.abandon,
         )
+        #: None where there is no place for uploads.
+        self.staging = staging_for(settings, db)
         #: Held by a start from its look at the limits to the end of its request.
         self.starting = threading.RLock()
         self._fork = fork
@@ -191,3 +195,23 @@ class Engine:
 
     def _busy(self) -> bool:
         return bool(len(self.live) or self.executor.busy())
+
+
+def staging_for(settings: Settings, db: DB) -> Staging | None:
+    """The place of uploads, beside the blobs if nothing else is said.
+
+    There, because a file of another file system would be copied into a blob.
+    """
+    root = settings.upload_dir
+    if root is None:
+        if not IBlobStorage.providedBy(db.storage):
+            return None
+        blobs = os.path.dirname(os.path.abspath(db.storage.temporaryDirectory()))
+        root = f"{blobs}.uploads"
+    return Staging(
+        root,
+        settings.name,
+        max_size=settings.upload_max_size,
+        max_open=settings.upload_max_open,
+        keep=settings.upload_keep,
+    )

@@ -85,6 +85,29 @@ class Fenced(AsyncViewError):
 class UploadNotFound(AsyncViewError, LookupError):
     """There is no such upload, or it is not this caller's to see."""
 
+    def __init__(self, uid: object = None) -> None:
+        super().__init__(uid)
+        self.uid = uid
+
+    def __str__(self) -> str:
+        return f"no upload has the id {self.uid!r}"
+
+
+class UploadExpired(UploadNotFound):
+    """Nothing was added to the upload for so long that it is given up."""
+
 
 class UploadIncomplete(AsyncViewError, ValueError):
     """The upload is not whole yet."""
+
+
+class UploadRefused(AsyncViewError, ValueError):
+    """What was sent can't be taken; what is there already stays.
+
+    ``status`` is the HTTP status that says why, ``code`` a word for programs.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code

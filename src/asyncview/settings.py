@@ -108,6 +108,16 @@ class Settings:
         "asyncview.admin", _text, "sees and manages everybody's jobs"
     )
 
+    upload_dir: str | None = _setting(
+        None, _optional(_text), "where uploads are staged; beside the blobs if unset"
+    )
+    upload_max_size: int = _setting(4 << 30, _whole, "bytes of one upload")
+    upload_max_chunk: int = _setting(64 << 20, _whole, "bytes of one request")
+    upload_max_open: int = _setting(10, _whole, "unfinished uploads of one owner")
+    upload_keep: float = _setting(
+        86400.0, _seconds, "seconds since the last chunk, if no job owns the upload"
+    )
+
     @classmethod
     def read(cls, settings: Mapping[str, Any], name: str = "") -> "Settings":
         """From an application's settings; raises BadSetting with the setting's name.

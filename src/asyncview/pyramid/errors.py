@@ -11,12 +11,14 @@ from asyncview.exceptions import NoSuchProcessError
 from asyncview.exceptions import QueueFull
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
+from asyncview.exceptions import UploadRefused
 from asyncview.i18n import _
 from asyncview.pyramid import pages
 from asyncview.pyramid import status
 from asyncview.pyramid.access import is_api
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.status import json_response
+from asyncview.pyramid.uploads.answers import error_document
 
 
 class INoSuchProcess(IException):
@@ -39,6 +41,11 @@ class IUploadIncomplete(IException):
     """An `UploadIncomplete`."""
 
 
+class IUploadRefused(IException):
+    """An `UploadRefused`."""
+
+
+classImplements(UploadRefused, IUploadRefused)  # type: ignore[misc]
 classImplements(UploadNotFound, IUploadNotFound)  # type: ignore[misc]
 classImplements(UploadIncomplete, IUploadIncomplete)  # type: ignore[misc]
 classImplements(NoSuchProcessError, INoSuchProcess)  # type: ignore[misc]
@@ -128,3 +135,8 @@ def half_upload(error: Any, request: Request) -> Response:
     """Exception view of UploadIncomplete."""
     message = _("The upload is not complete yet.")
     return wrong(request, 409, _("Not yet"), message)
+
+
+def refused_upload(error: UploadRefused, request: Request) -> Response:
+    """Exception view of UploadRefused: whoever sends chunks is a program."""
+    return error_document(error)

@@ -1,5 +1,6 @@
 """``request.asyncview``: the jobs of the application, as one request may see them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pyramid.request import Request
@@ -9,9 +10,13 @@ from asyncview.job import new_id
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
+from asyncview.pyramid.uploads.incoming import staging_of
+from asyncview.pyramid.uploads.incoming import uploader_of
+from asyncview.pyramid.uploads.taking import handle_chunk
 from asyncview.shard import Entry
 from asyncview.store import Store
 from asyncview.store import store_of
+from asyncview.uploaded import Upload
 
 
 class Jobs:
@@ -49,6 +54,24 @@ class Jobs:
             and (tag is None or tag in entry.job.term("tags"))
         ]
         return sorted(found, key=lambda entry: entry.job.created, reverse=True)
+
+    def handle_chunk(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """Take in one chunk of the GWS protocol, for an endpoint of one's own.
+
+        ``params`` are ``uploadUid`` (empty on the first), ``fileName``, ``totalSize``,
+        ``chunkNumber``, ``chunkCount`` and ``content``: bytes, a file, or what a form
+        has of one.  Gives ``{"uploadUid": ...}``, the answer.
+        """
+        return handle_chunk(self._request, params)
+
+    def get_upload(self, uid: str) -> Upload:
+        """A whole upload of this user's; UploadNotFound, UploadIncomplete.
+
+        Any number of times, also at the same time.
+        """
+        request = self._request
+        with staging_of(request).find(uploader_of(request), uid) as staged:
+            return Upload(staged, lambda: get_connection(request))
 
     def _store(self) -> Store | None:
         settings = engine_of(self._request).settings

@@ -3,6 +3,7 @@
 import threading
 from typing import Any
 
+from pyramid.exceptions import ConfigurationError
 from pyramid.request import Request
 from pyramid.response import Response
 from transaction.interfaces import TransactionError
@@ -12,6 +13,7 @@ from ZODB.POSException import ConnectionStateError
 
 from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
+from asyncview.engine import staging_for
 from asyncview.exceptions import AsyncViewError
 from asyncview.executors import inline
 from asyncview.executors import threads
@@ -82,6 +84,14 @@ class Site:
                 )
         database: DB = databases[name]
         return database
+
+    def expect_uploads(self) -> None:
+        """Raise ConfigurationError where uploads would have no place."""
+        if staging_for(self.settings, self.check_database()) is None:
+            raise ConfigurationError(
+                "uploads have no place: set asyncview.upload_dir, or give the database"
+                " a blobstorage_dir"
+            )
 
     def close(self, drain: float | None = None) -> None:
         """End jobs and pulse, then close the databases, in this order."""

@@ -1,0 +1,118 @@
+"""The journal of one upload: the lines that say what is on disk, and its lock.
+
+A change is one append, so after a crash a chunk is there whole or not at all.  The lock
+is the kernel's (flock), and dies with its holder.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from asyncview.exceptions import UploadNotFound
+from asyncview.upload import Chunks
+from asyncview.upload import Manifest
+
+NAME = "journal"
+
+#: A journal this long, in bytes, is written anew; a million appends would else cost a
+#: million lines to read at each.
+LONG = 256 * 1024
+
+
+class Journal:
+    """One request's view of a journal.
+
+    Other threads and processes write to the same file; each has its own descriptor,
+    because that is what the lock belongs to.
+    """
+
+    def __init__(self, folder: str, manifest: Manifest) -> None:
+        self._path = os.path.join(folder, NAME)
+        self._manifest = manifest
+        self._file = -1
+        self._chunks = Chunks(manifest)
+        self._read = 0
+
+    @contextmanager
+    def locked(self, shared: bool = False) -> Iterator[Chunks]:
+        """Hold the lock; gives what is on disk now.
+
+        UploadNotFound where the upload was removed meanwhile.
+        """
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        while True:
+            if self._file < 0:
+                self._open()
+            fcntl.flock(self._file, how)
+            if self._current():
+                break
+            self.close()
+        try:
+            self._catch_up()
+            yield self._chunks
+        finally:
+            if self._file >= 0:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def write(self, *lines: str) -> None:
+        """Add lines, all of them or none; the lock is held exclusively."""
+        data = "".join(f"{line}\n" for line in lines).encode()
+        # What a crash cut off would become one line with ours.
+        os.ftruncate(self._file, self._read)
+        done = os.write(self._file, data)
+        if done != len(data):
+            os.ftruncate(self._file, self._read)
+            raise OSError("the journal could not be written whole")
+        self._read += done
+        for line in lines:
+            self._chunks.apply(line)
+        if self._read > LONG:
+            self._rewrite()
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def _open(self) -> None:
+        try:
+            self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise UploadNotFound(self._manifest.uid) from None
+        self._chunks, self._read = Chunks(self._manifest), 0
+
+    def _current(self) -> bool:
+        """Whether what is locked is the journal still, and not one written anew."""
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            self.close()
+            raise UploadNotFound(self._manifest.uid) from None
+        return os.path.samestat(there, os.fstat(self._file))
+
+    def _catch_up(self) -> None:
+        size = os.fstat(self._file).st_size
+        if size <= self._read:
+            return
+        data = os.pread(self._file, size - self._read, self._read)
+        data = data[: data.rfind(b"\n") + 1]
+        for line in data.decode().splitlines():
+            self._chunks.apply(line)
+        self._read += len(data)
+
+    def _rewrite(self) -> None:
+        """Have a shorter journal that says the same, and go on with it."""
+        data = "".join(f"{line}\n" for line in self._chunks.lines()).encode()
+        new = f"{self._path}.new"
+        file = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
+        # Nobody else knows it yet, and who waits for the old one looks again.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.write(file, data) != len(data):
+            os.close(file)
+            os.unlink(new)
+            return
+        os.fsync(file)
+        os.rename(new, self._path)
+        os.close(self._file)
+        self._file, self._read = file, len(data)

@@ -1,0 +1,98 @@
+"""The view of an upload endpoint: which protocol a request speaks, and who may.
+
+One address for all of them, and below it one for each upload.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.interfaces import IDefaultCSRFOptions
+from pyramid.request import Request
+from pyramid.response import Response
+
+from asyncview.exceptions import UploadNotFound
+from asyncview.exceptions import UploadRefused
+from asyncview.pyramid.facts import is_cross_site
+from asyncview.pyramid.start import SAFE_METHODS
+from asyncview.pyramid.uploads import gws
+from asyncview.pyramid.uploads import tus
+from asyncview.pyramid.uploads.answers import ERRORS
+from asyncview.pyramid.uploads.answers import error_document
+from asyncview.pyramid.uploads.answers import head_only
+from asyncview.pyramid.uploads.answers import state_document
+from asyncview.pyramid.uploads.incoming import staging_of
+from asyncview.pyramid.uploads.incoming import uploader_of
+from asyncview.staged import Staged
+
+METHODS = "GET, HEAD, POST, PATCH, DELETE, OPTIONS"
+
+
+class Endpoint:
+    """See the module.  ``require_csrf`` is what the view options say."""
+
+    def __init__(self, require_csrf: bool | None, cross_site: bool) -> None:
+        self._require_csrf = require_csrf
+        self._cross_site = cross_site
+
+    def __call__(self, context: Any, request: Request) -> Response:
+        method = request.headers.get("X-HTTP-Method-Override", request.method).upper()
+        speaks_tus = "Tus-Resumable" in request.headers or method == "PATCH"
+        failed: Callable[[Exception], Response] = (
+            tus.error if speaks_tus else error_document
+        )
+        try:
+            if method not in SAFE_METHODS:
+                self._check_site(request)
+            response = self._answer(request, method)
+        except ERRORS as error:
+            response = failed(error)
+        return head_only(response) if request.method == "HEAD" else response
+
+    def _answer(self, request: Request, method: str) -> Response:
+        uid = self._uid(request)
+        if method == "OPTIONS":
+            return tus.options(request)
+        if method == "POST" and uid is None:
+            tells_length = "Upload-Length" in request.headers
+            if "Tus-Resumable" in request.headers or tells_length:
+                return tus.create(request)
+            return gws.post(request)
+        if method not in METHODS.split(", ") or method == "POST":
+            response = error_document(UploadRefused(405, "method", "use " + METHODS))
+            response.headers["Allow"] = METHODS
+            return response
+        uid = uid or request.GET.get("uploadUid")
+        with staging_of(request).find(uploader_of(request), uid) as staged:
+            return self._about(request, method, staged)
+
+    @staticmethod
+    def _about(request: Request, method: str, staged: Staged) -> Response:
+        if method == "GET":
+            return state_document(request, staged)
+        if method == "HEAD":
+            return tus.head(request, staged)
+        if method == "PATCH":
+            return tus.patch(request, staged)
+        if "Tus-Resumable" in request.headers:
+            tus.check_version(request)
+        if staged.look().jobs:
+            raise UploadRefused(409, "in_use", "a job has this upload")
+        staging_of(request).remove(staged)
+        return tus.answer(204)
+
+    @staticmethod
+    def _uid(request: Request) -> str | None:
+        """The upload that the address names."""
+        subpath = tuple(getattr(request, "subpath", ()))
+        if len(subpath) > 1:
+            raise UploadNotFound("/".join(subpath))
+        return subpath[0] if subpath else None
+
+    def _check_site(self, request: Request) -> None:
+        """As for the start of a job: without tokens other sites are shut out."""
+        wanted = self._require_csrf
+        if wanted is None:
+            defaults = request.registry.queryUtility(IDefaultCSRFOptions)
+            wanted = defaults is not None and defaults.require_csrf
+        if not (wanted or self._cross_site) and is_cross_site(request):
+            raise UploadRefused(403, "cross_site", "this comes from another site")

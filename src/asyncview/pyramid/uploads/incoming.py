@@ -1,0 +1,146 @@
+"""What a request for an upload carries: whose it is, numbers, and bytes in blocks."""
+
+import base64
+import binascii
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+from typing import NamedTuple
+
+from pyramid.request import Request
+
+from asyncview.exceptions import AsyncViewError
+from asyncview.exceptions import UploadRefused
+from asyncview.pyramid.access import engine_of
+from asyncview.pyramid.identity import owner_of
+from asyncview.pyramid.identity import visitor_of
+from asyncview.staged import BLOCK
+from asyncview.staged import Digest
+from asyncview.staging import Staging
+from asyncview.upload import Owner
+
+#: In the order in which they are announced.
+ALGORITHMS = ("sha1", "sha256", "sha512")
+
+#: What a form has beside the chunk: names, numbers, boundaries.
+OVERHEAD = 64 * 1024
+
+
+class Content(NamedTuple):
+    """Bytes on their way; ``size`` is None where the client did not say."""
+
+    size: int | None
+    blocks: Iterator[bytes]
+
+
+def staging_of(request: Request) -> Staging:
+    staging = engine_of(request).staging
+    if staging is None:
+        raise AsyncViewError(
+            "uploads have no place: set asyncview.upload_dir, or give the database a"
+            " blobstorage_dir"
+        )
+    return staging
+
+
+def uploader_of(request: Request, create: bool = False) -> Owner:
+    """Whose an upload of this request is; ``create``: remembered in the session."""
+    user = owner_of(request)
+    return user, None if user is not None else visitor_of(request, create)
+
+
+def number(text: Any, name: str) -> int:
+    """A count or a size that a client said; UploadRefused for anything else."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        text = str(text)
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{1,19}", text):
+        raise UploadRefused(400, "bad_request", f"{name} is no whole number")
+    return int(text)
+
+
+def body_of(request: Request) -> Content:
+    """The body as it stands, whose length is limited."""
+    limit = engine_of(request).settings.upload_max_chunk
+    size = request.content_length
+    if size is None and not request.is_body_readable:
+        size = 0
+    check_length(size, limit)
+    return Content(size, _read(request, size, limit))
+
+
+def check_length(size: int | None, limit: int) -> None:
+    if size is not None and size > limit:
+        raise UploadRefused(
+            413, "chunk_too_large", f"a request may have {limit} bytes at most"
+        )
+
+
+def form_of(request: Request) -> Any:
+    """The fields of a form; the files in it are on disk, or small."""
+    limit = engine_of(request).settings.upload_max_chunk
+    check_length(request.content_length, limit + OVERHEAD)
+    try:
+        return request.POST
+    except (ValueError, DeprecationWarning):
+        # The latter is how WebOb refuses a form that is not in UTF-8.
+        raise UploadRefused(400, "bad_request", "the form can't be read") from None
+
+
+def content_of(value: Any, limit: int) -> Content:
+    """A chunk as a form field, a file or bytes."""
+    if isinstance(value, str):
+        value = value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        data = bytes(value)
+        content = Content(len(data), iter([data] if data else []))
+    else:
+        file = getattr(value, "file", value)
+        if not hasattr(file, "read"):
+            raise UploadRefused(400, "bad_request", "there is no content")
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        content = Content(size, iter(lambda: file.read(BLOCK), b""))
+    check_length(content.size, limit)
+    return content
+
+
+def digest_of(request: Request) -> Digest | None:
+    """What ``Upload-Checksum`` says: an algorithm and a hash in base64."""
+    said = request.headers.get("Upload-Checksum")
+    if said is None:
+        return None
+    algorithm, _, value = said.strip().partition(" ")
+    try:
+        digest = Digest(algorithm.lower(), base64.b64decode(value, validate=True))
+    except (ValueError, binascii.Error):
+        raise UploadRefused(400, "bad_request", "this is no checksum") from None
+    if digest.algorithm not in ALGORITHMS:
+        raise UploadRefused(400, "bad_request", f"{algorithm} is no known checksum")
+    if len(digest.value) != hashlib.new(digest.algorithm).digest_size:
+        raise UploadRefused(400, "bad_request", "this is no checksum")
+    return digest
+
+
+def _read(request: Request, size: int | None, limit: int) -> Iterator[bytes]:
+    if not request.is_body_readable:
+        return
+    file = request.body_file_raw
+    if request.is_body_seekable:
+        # A CSRF check may have looked for a form.
+        file.seek(0)
+    left = limit + 1 if size is None else size
+    while left:
+        try:
+            block = file.read(min(BLOCK, left))
+        except OSError as error:
+            raise UploadRefused(400, "cut_short", "the body ends early") from error
+        if not block:
+            break
+        left -= len(block)
+        yield block
+    if size is None:
+        check_length(limit + 1 - left, limit)
+    elif left:
+        raise UploadRefused(400, "cut_short", "the body ends early")

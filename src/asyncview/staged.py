@@ -1,0 +1,350 @@
+"""One upload on disk: how its bytes get there, and what becomes of them when all are.
+
+Everything goes to its place in one preallocated file; what has no place yet is parked
+in files of its own.  The lock is held for a block at a time, never while a client is
+waited for.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from typing import NamedTuple
+
+from asyncview.exceptions import UploadIncomplete
+from asyncview.exceptions import UploadRefused
+from asyncview.journal import Journal
+from asyncview.upload import NOBODY
+from asyncview.upload import Chunks
+from asyncview.upload import Manifest
+from asyncview.upload import Part
+from asyncview.upload import begin
+
+MANIFEST = "manifest"
+DATA = "data"
+FOLDED = "folded"
+
+#: How much of a chunk is in memory at a time, in bytes.
+BLOCK = 256 * 1024
+
+#: What the kernel says where there is no room.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Digest(NamedTuple):
+    """What a chunk must hash to; ``algorithm`` is one of `hashlib`'s."""
+
+    algorithm: str
+    value: bytes
+
+
+class Staged:
+    """See the module.  An object is one request's; others may have the same upload."""
+
+    def __init__(
+        self, folder: str, manifest: Manifest, clock: Callable[[], float]
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._clock = clock
+        self._journal = Journal(folder, manifest)
+
+    def __enter__(self) -> "Staged":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._journal.close()
+
+    @property
+    def uid(self) -> str:
+        return self.manifest.uid
+
+    def look(self) -> Chunks:
+        """What is there now; UploadNotFound where the upload was removed."""
+        with self._journal.locked(shared=True) as chunks:
+            return chunks
+
+    @contextmanager
+    def locked(self) -> Iterator[Chunks]:
+        """Nobody else changes the upload."""
+        with disk_space(), self._journal.locked() as chunks:
+            yield chunks
+
+    def write(self, *words: str) -> None:
+        """Write to the journal; the lock is held."""
+        now = self._clock()
+        self._journal.write(*(f"{now!r} {each}" for each in words))
+
+    # Numbered chunks
+
+    def put(
+        self,
+        number: int,
+        size: int,
+        blocks: Iterable[bytes],
+        digest: Digest | None = None,
+    ) -> Chunks:
+        """Take a chunk of ``size`` bytes, in place of an earlier one of this number.
+
+        Raises UploadRefused; then it is as if nothing had been sent.
+        """
+        token = secrets.token_hex(4)
+        with self.locked() as chunks:
+            self._check_number(chunks, number, size)
+            part = Part(size, chunks.place(number, size), token)
+            self._unpark(number, chunks.coming.get(number))
+            self.write(begin(number, part))
+        try:
+            self._receive(number, part, checked(blocks, size, digest))
+            with self.locked() as chunks:
+                self._check_writer(chunks, number, token)
+                self._check_number(chunks, number, size)
+                self._unpark(number, chunks.parts.get(number))
+                self.write(f"put {number}")
+        except BaseException:
+            self._give_up(number, part)
+            raise
+        return self.finish()
+
+    def _check_number(self, chunks: Chunks, number: int, size: int) -> None:
+        count = self.manifest.chunk_count
+        if count is None or not 0 <= number < count:
+            raise UploadRefused(400, "bad_number", "there is no chunk of this number")
+        refuse_if_complete(chunks)
+        if size > chunks.room_for(number):
+            raise UploadRefused(
+                413, "too_large", "with this chunk there would be more than totalSize"
+            )
+
+    @staticmethod
+    def _check_writer(chunks: Chunks, number: int, token: str) -> None:
+        coming = chunks.coming.get(number)
+        if coming is None or coming.token != token:
+            raise UploadRefused(409, "overtaken", "another request sends this chunk")
+
+    def _receive(self, number: int, part: Part, blocks: Iterable[bytes]) -> None:
+        if part.offset is None:
+            name, at, flags = parked_name(number, part), 0, os.O_CREAT | os.O_EXCL
+        else:
+            name, at, flags = DATA, part.offset, 0
+        path = os.path.join(self.folder, name)
+        with disk_space(), opened(path, os.O_WRONLY | flags) as file:
+            for block in blocks:
+                with self._journal.locked() as chunks:
+                    self._check_writer(chunks, number, part.token)
+                    write_at(file, block, at)
+                at += len(block)
+
+    def _give_up(self, number: int, part: Part) -> None:
+        # What fails here is put right by whoever sends the chunk again.
+        with suppress(Exception), self._journal.locked() as chunks:
+            if chunks.coming.get(number) == part:
+                self.write(f"drop {number}")
+            self._unpark(number, part)
+
+    def _unpark(self, number: int, part: Part | None) -> None:
+        if part is not None and part.offset is None:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.folder, parked_name(number, part)))
+
+    # A file that grows
+
+    def append(
+        self,
+        offset: int,
+        size: int | None,
+        blocks: Iterable[bytes],
+        digest: Digest | None = None,
+        whole: bool = False,
+    ) -> Chunks:
+        """Add bytes at the end, which is at ``offset``; ``size`` of them, if known.
+
+        What came before an error stays, but with a ``digest``, or where ``whole``:
+        then it is as if nothing had been sent.
+        """
+        whole = whole or digest is not None
+        token = secrets.token_hex(4)
+        total = self.manifest.total_size
+        with self.locked() as chunks:
+            if self.manifest.chunk_count is not None:
+                raise UploadRefused(409, "numbered", "this upload has numbered chunks")
+            if offset != chunks.size:
+                raise UploadRefused(
+                    409, "wrong_offset", f"the upload goes on at {chunks.size}"
+                )
+            if offset + (size or 0) > total:
+                raise UploadRefused(413, "too_large", "this is more than was announced")
+            self.write(f"fence {token}")
+        end = offset
+        try:
+            path = os.path.join(self.folder, DATA)
+            with disk_space(), opened(path, os.O_WRONLY) as file:
+                for block in checked(blocks, size, digest):
+                    with self._journal.locked() as chunks:
+                        self._check_still(chunks, token)
+                        if end + len(block) > total:
+                            raise UploadRefused(
+                                413, "too_large", "this is more than was announced"
+                            )
+                        write_at(file, block, end)
+                        end += len(block)
+                        if not whole:
+                            self.write(f"grow {token} {end}")
+            with self.locked() as chunks:
+                self._check_still(chunks, token)
+                self.write(f"grow {NOBODY} {end}")
+        except BaseException:
+            with suppress(Exception), self._journal.locked() as chunks:
+                if chunks.writer == token:
+                    self.write(f"fence {NOBODY}")
+            raise
+        return self.finish()
+
+    @staticmethod
+    def _check_still(chunks: Chunks, token: str) -> None:
+        if chunks.writer != token:
+            raise UploadRefused(409, "overtaken", "another request has taken over")
+
+    def take_over(self) -> Chunks:
+        """What is there; whoever is adding to it at the moment must stop."""
+        with self.locked() as chunks:
+            if chunks.writer != NOBODY:
+                self.write(f"fence {NOBODY}")
+            return chunks
+
+    # The end
+
+    def finish(self) -> Chunks:
+        """Put all in order if all is there; any number of times.
+
+        UploadRefused where the chunks add up to another size than was announced.
+        """
+        with self.locked() as chunks:
+            if chunks.complete or not chunks.all_there:
+                return chunks
+            if chunks.received != self.manifest.total_size:
+                raise UploadRefused(
+                    400,
+                    "wrong_size",
+                    f"all chunks are there, but they have {chunks.received} bytes and"
+                    f" not {self.manifest.total_size}",
+                )
+            self.write(f"whole {self._fold(chunks)}")
+            for number, part in chunks.parts.items():
+                self._unpark(number, part)
+            if chunks.whole != DATA:
+                os.unlink(os.path.join(self.folder, DATA))
+            return chunks
+
+    def path(self) -> str:
+        """The whole file; UploadIncomplete if it is not whole yet."""
+        try:
+            chunks = self.finish()
+        except UploadRefused as error:
+            if error.status != 400:
+                raise
+            raise UploadIncomplete(str(error)) from None
+        if not chunks.complete:
+            raise UploadIncomplete(f"of {self.uid} there are {chunks.received} bytes")
+        return os.path.join(self.folder, chunks.whole)
+
+    def _fold(self, chunks: Chunks) -> str:
+        """Have all chunks one after another; gives the name of the file that does.
+
+        Nothing that the journal says is touched before it says something else.
+        """
+        away = [
+            (start, part)
+            for start, part in chunks.in_order()
+            if part.offset not in (None, start)
+        ]
+        name = FOLDED if away else DATA
+        numbers = sorted(chunks.parts)
+        path = os.path.join(self.folder, name)
+        flags = os.O_RDWR | (os.O_CREAT | os.O_TRUNC if away else 0)
+        try:
+            with opened(path, flags) as target:
+                for number, (start, part) in zip(
+                    numbers, chunks.in_order(), strict=True
+                ):
+                    if part.offset is None:
+                        source = os.path.join(self.folder, parked_name(number, part))
+                        copy(source, 0, target, start, part.size)
+                    elif away:
+                        source = os.path.join(self.folder, DATA)
+                        copy(source, part.offset, target, start, part.size)
+        except BaseException:
+            if away:
+                os.unlink(path)
+            raise
+        return name
+
+
+def parked_name(number: int, part: Part) -> str:
+    return f"part-{number}-{part.token}"
+
+
+def refuse_if_complete(chunks: Chunks) -> None:
+    if chunks.complete:
+        raise UploadRefused(409, "complete", "the upload is complete")
+
+
+def checked(
+    blocks: Iterable[bytes], size: int | None, digest: Digest | None
+) -> Iterator[bytes]:
+    """The blocks; at their end UploadRefused where they are not what was announced."""
+    seen = 0
+    hasher = None if digest is None else hashlib.new(digest.algorithm)
+    for block in blocks:
+        seen += len(block)
+        if size is not None and seen > size:
+            break
+        if hasher is not None:
+            hasher.update(block)
+        yield block
+    if size is not None and seen != size:
+        raise UploadRefused(400, "wrong_length", f"this is not {size} bytes long")
+    if hasher is not None and digest is not None and hasher.digest() != digest.value:
+        raise UploadRefused(460, "checksum", "the checksum is another one")
+
+
+@contextmanager
+def opened(path: str, flags: int) -> Iterator[int]:
+    file = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def disk_space() -> Iterator[None]:
+    """What is raised in here where there is no room is UploadRefused, with 507."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UploadRefused(507, "disk_full", "there is no room for this") from error
+
+
+def write_at(file: int, block: bytes, offset: int) -> None:
+    view = memoryview(block)
+    while view:
+        done = os.pwrite(file, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def copy(source: str, at: int, target: int, offset: int, size: int) -> None:
+    with opened(source, os.O_RDONLY) as file:
+        while size:
+            block = os.pread(file, min(BLOCK, size), at)
+            if not block:
+                raise OSError(errno.EIO, "a chunk is shorter than it was", source)
+            write_at(target, block, offset)
+            at, offset, size = at + len(block), offset + len(block), size - len(block)

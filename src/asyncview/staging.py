@@ -1,0 +1,232 @@
+"""The uploads of one application: a directory, in which each owner has one.
+
+Whose an upload is says its place, so another owner's is not found.  Nothing is kept in
+memory: any number of processes share the directory.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from asyncview.exceptions import UploadExpired
+from asyncview.exceptions import UploadNotFound
+from asyncview.exceptions import UploadRefused
+from asyncview.journal import NAME as JOURNAL
+from asyncview.staged import DATA
+from asyncview.staged import MANIFEST
+from asyncview.staged import Staged
+from asyncview.staged import disk_space
+from asyncview.staged import opened
+from asyncview.upload import MAX_CHUNKS
+from asyncview.upload import WELL_FORMED
+from asyncview.upload import Manifest
+from asyncview.upload import Owner
+from asyncview.upload import key_of
+from asyncview.upload import safe_name
+
+#: What a directory's name begins with while it is filled or emptied; no uid does.
+UNDONE = "."
+#: What the name of a link begins with that leads from a client's key to a uid.
+KEY = "="
+
+
+class Staging:
+    """See the module.
+
+    ``keep`` is for how many seconds an upload waits for its next chunk, or for a job.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        name: str,
+        *,
+        max_size: int,
+        max_open: int,
+        keep: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.root = os.path.join(root, quote(name, safe=""))
+        self.max_size = max_size
+        self.max_open = max_open
+        self.keep = keep
+        self.clock = clock
+
+    def create(
+        self,
+        owner: Owner,
+        file_name: str,
+        total_size: int,
+        *,
+        chunk_count: int | None = None,
+        chunk_size: int | None = None,
+        key: str | None = None,
+        metadata: str = "",
+        limited: bool = True,
+    ) -> Staged:
+        """Begin an upload; with a ``key``, go on with the one that has it.
+
+        ``limited``: by how many the owner has open.  Raises UploadRefused.
+        """
+        if total_size > self.max_size:
+            raise UploadRefused(413, "too_large", "the file is too large")
+        if chunk_count is not None and chunk_count > min(MAX_CHUNKS, total_size or 1):
+            raise UploadRefused(400, "bad_count", "these are too many chunks")
+        manifest = Manifest(
+            uid=secrets.token_urlsafe(24),
+            file_name=safe_name(file_name),
+            total_size=total_size,
+            created=self.clock(),
+            chunk_count=chunk_count,
+            chunk_size=chunk_size,
+            key=None if key is None else key_of(key),
+            metadata=metadata,
+        )
+        with disk_space(), self._locked(self._folder(owner)) as folder:
+            if manifest.key is not None:
+                known = self._by_key(folder, manifest.key)
+                if known is not None:
+                    return known
+            if limited and any(owner) and self._open(folder) >= self.max_open:
+                raise UploadRefused(
+                    413, "too_many", "too many uploads are unfinished; end one first"
+                )
+            self._fill(folder, manifest)
+        staged = Staged(os.path.join(folder, manifest.uid), manifest, self.clock)
+        if not total_size and not chunk_count:
+            with staged.locked():
+                staged.write(f"whole {DATA}")
+        return staged
+
+    def find(self, owner: Owner, uid: Any) -> Staged:
+        """An upload of this owner's; UploadNotFound, which may be UploadExpired."""
+        if not isinstance(uid, str) or not WELL_FORMED.fullmatch(uid):
+            raise UploadNotFound(uid)
+        staged = self._load(self._folder(owner), uid)
+        if self.is_expired(staged):
+            raise UploadExpired(uid)
+        return staged
+
+    def find_key(self, owner: Owner, key: str) -> Staged | None:
+        """The upload of this owner's that the client calls ``key``."""
+        return self._by_key(self._folder(owner), key_of(key))
+
+    def remove(self, staged: Staged) -> None:
+        """Remove an upload; who still writes to it finds out at the next block."""
+        folder = os.path.dirname(staged.folder)
+        away = os.path.join(folder, UNDONE + secrets.token_urlsafe(8))
+        with staged.locked():
+            self.forget_key(staged)
+            os.rename(staged.folder, away)
+        shutil.rmtree(away)
+
+    def forget_key(self, staged: Staged) -> None:
+        """From now on a client that names the upload by its key begins anew."""
+        if staged.manifest.key is not None:
+            link = os.path.join(
+                os.path.dirname(staged.folder), KEY + staged.manifest.key
+            )
+            with suppress(FileNotFoundError):
+                if os.readlink(link) == staged.uid:
+                    os.unlink(link)
+
+    def is_expired(self, staged: Staged) -> bool:
+        """Whether nobody has added anything for long, and no job has the upload."""
+        chunks = staged.look()
+        return not chunks.jobs and self.clock() - chunks.touched >= self.keep
+
+    def expires(self, staged: Staged) -> float:
+        """When it will be, in seconds since the epoch."""
+        return staged.look().touched + self.keep
+
+    # Directories
+
+    def _folder(self, owner: Owner) -> str:
+        user, visitor = owner
+        return os.path.join(self.root, key_of(*(user or ()), "", visitor or ""))
+
+    @contextmanager
+    def _locked(self, folder: str) -> Iterator[str]:
+        """The only one to make or remove uploads of one owner."""
+        file = _lock(folder)
+        try:
+            yield folder
+        finally:
+            os.close(file)
+
+    def _fill(self, folder: str, manifest: Manifest) -> None:
+        """Make the directory of an upload: it is there with all its files, or not."""
+        new = os.path.join(folder, UNDONE + manifest.uid)
+        os.mkdir(new, 0o700)
+        try:
+            with opened(os.path.join(new, MANIFEST), os.O_WRONLY | os.O_CREAT) as file:
+                os.write(file, manifest.dump())
+            with opened(os.path.join(new, JOURNAL), os.O_WRONLY | os.O_CREAT):
+                pass
+            with opened(os.path.join(new, DATA), os.O_WRONLY | os.O_CREAT) as file:
+                if manifest.total_size:
+                    # That there is no room is said now, and not after hours.
+                    os.posix_fallocate(file, 0, manifest.total_size)
+            if manifest.key is not None:
+                link = os.path.join(folder, KEY + manifest.key)
+                with suppress(FileNotFoundError):
+                    os.unlink(link)
+                os.symlink(manifest.uid, link)
+            os.rename(new, os.path.join(folder, manifest.uid))
+        except BaseException:
+            shutil.rmtree(new)
+            raise
+
+    def _load(self, folder: str, uid: str) -> Staged:
+        path = os.path.join(folder, uid)
+        try:
+            with open(os.path.join(path, MANIFEST), "rb") as file:
+                manifest = Manifest.load(file.read())
+        except FileNotFoundError:
+            raise UploadNotFound(uid) from None
+        return Staged(path, manifest, self.clock)
+
+    def _by_key(self, folder: str, key: str) -> Staged | None:
+        try:
+            staged = self._load(folder, os.readlink(os.path.join(folder, KEY + key)))
+            return None if self.is_expired(staged) else staged
+        except (FileNotFoundError, UploadNotFound):
+            return None
+
+    def _uids(self, folder: str) -> list[str]:
+        try:
+            return [name for name in os.listdir(folder) if WELL_FORMED.fullmatch(name)]
+        except FileNotFoundError:
+            return []
+
+    def _open(self, folder: str) -> int:
+        """How many uploads of one owner are unfinished."""
+        count = 0
+        for uid in self._uids(folder):
+            with suppress(UploadNotFound), self._load(folder, uid) as staged:
+                count += not (staged.look().complete or self.is_expired(staged))
+        return count
+
+
+def _lock(folder: str) -> int:
+    """Make a directory and lock it; gives the descriptor that the lock belongs to."""
+    while True:
+        os.makedirs(folder, 0o700, exist_ok=True)
+        try:
+            file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # It was empty, and somebody has tidied up.
+            continue
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(folder), os.fstat(file)):
+                return file
+        os.close(file)
