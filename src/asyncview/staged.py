@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import suppress
 from typing import NamedTuple
+from urllib.parse import quote
 
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadRefused
 from asyncview.journal import Journal
 from asyncview.upload import NOBODY
+from asyncview.upload import UNNAMED
 from asyncview.upload import Chunks
 from asyncview.upload import Manifest
 from asyncview.upload import Part
@@ -79,6 +81,12 @@ class Staged:
         """Write to the journal; the lock is held."""
         now = self._clock()
         self._journal.write(*(f"{now!r} {each}" for each in words))
+
+    def rename(self, file_name: str) -> None:
+        """Say what the file is called, if nobody has said it yet."""
+        with self.locked() as chunks:
+            if chunks.file_name == UNNAMED != file_name:
+                self.write(f"name {quote(file_name)}")
 
     # Numbered chunks
 

@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict
 from dataclasses import dataclass
+from urllib.parse import quote
+from urllib.parse import unquote
 
 #: No client needs more, and a number costs a line in the journal.
 MAX_CHUNKS = 10_000
@@ -96,6 +98,8 @@ class Chunks:
         #: The numbered chunks that are there, and those on their way.
         self.parts: dict[int, Part] = {}
         self.coming: dict[int, Part] = {}
+        #: What it is called, where that came after its begin.
+        self.file_name = manifest.file_name
         #: The name of the file that has them all in order, "" before there is one.
         self.whole = ""
         #: By job that owns the upload: when it was claimed, and whether the job is
@@ -119,6 +123,8 @@ class Chunks:
             yield f"{now} put {number}"
         for number, part in self.coming.items():
             yield f"{now} {begin(number, part)}"
+        if self.file_name != self.manifest.file_name:
+            yield f"{now} name {quote(self.file_name)}"
         if self.whole:
             yield f"{now} whole {self.whole}"
         for job, (claimed, stored) in self.jobs.items():
@@ -145,6 +151,9 @@ class Chunks:
 
     def _drop(self, time: float, number: str) -> None:
         self.coming.pop(int(number), None)
+
+    def _name(self, time: float, quoted: str) -> None:
+        self.file_name = unquote(quoted)
 
     def _whole(self, time: float, name: str) -> None:
         self.touched = max(self.touched, time)

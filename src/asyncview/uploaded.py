@@ -25,7 +25,7 @@ class Upload:
         """UploadIncomplete if it is not whole."""
         self.path = staged.path()
         self.uid = staged.uid
-        self.file_name = staged.manifest.file_name
+        self.file_name = staged.look().file_name
         self.total_size = staged.manifest.total_size
         self._connect = connect
 

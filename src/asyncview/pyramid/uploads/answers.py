@@ -44,7 +44,7 @@ def state_document(request: Request, staged: Staged) -> Response:
     return json_response(
         {
             "uploadUid": manifest.uid,
-            "fileName": manifest.file_name,
+            "fileName": chunks.file_name,
             "totalSize": manifest.total_size,
             "chunkCount": manifest.chunk_count,
             "chunks": sorted(chunks.parts),

@@ -14,14 +14,20 @@ from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
 from asyncview.pyramid.facts import is_cross_site
 from asyncview.pyramid.start import SAFE_METHODS
+from asyncview.pyramid.status import json_response
+from asyncview.pyramid.uploads import filepond
 from asyncview.pyramid.uploads import gws
+from asyncview.pyramid.uploads import numbered
 from asyncview.pyramid.uploads import tus
 from asyncview.pyramid.uploads.answers import ERRORS
 from asyncview.pyramid.uploads.answers import error_document
 from asyncview.pyramid.uploads.answers import head_only
 from asyncview.pyramid.uploads.answers import state_document
+from asyncview.pyramid.uploads.incoming import file_in
+from asyncview.pyramid.uploads.incoming import form_of
 from asyncview.pyramid.uploads.incoming import staging_of
 from asyncview.pyramid.uploads.incoming import uploader_of
+from asyncview.pyramid.uploads.taking import take_whole
 from asyncview.staged import Staged
 
 METHODS = "GET, HEAD, POST, PATCH, DELETE, OPTIONS"
@@ -53,17 +59,41 @@ class Endpoint:
         if method == "OPTIONS":
             return tus.options(request)
         if method == "POST" and uid is None:
-            tells_length = "Upload-Length" in request.headers
-            if "Tus-Resumable" in request.headers or tells_length:
-                return tus.create(request)
-            return gws.post(request)
+            return self._post(request)
         if method not in METHODS.split(", ") or method == "POST":
             response = error_document(UploadRefused(405, "method", "use " + METHODS))
             response.headers["Allow"] = METHODS
             return response
-        uid = uid or request.GET.get("uploadUid")
+        dialect = numbered.dialect_of(request.GET)
+        if uid is None and method == "GET" and dialect is not None:
+            return numbered.answer(request, dialect, request.GET)
+        uid = uid or request.GET.get("uploadUid") or request.GET.get("patch")
+        if uid is None and method == "DELETE":
+            uid = filepond.reverted(request)
         with staging_of(request).find(uploader_of(request), uid) as staged:
             return self._about(request, method, staged)
+
+    @staticmethod
+    def _post(request: Request) -> Response:
+        """A new upload, or a chunk of one that the address does not name."""
+        if filepond.is_create(request):
+            return filepond.create(request)
+        if "Tus-Resumable" in request.headers or "Upload-Length" in request.headers:
+            return tus.create(request)
+        asked = request.GET
+        fields = asked if gws.is_raw(asked) or numbered.dialect_of(asked) else None
+        if fields is None:
+            fields = form_of(request)
+        dialect = numbered.dialect_of(fields)
+        if dialect is not None:
+            return numbered.answer(request, dialect, fields)
+        file = file_in(fields)
+        if "chunkNumber" in fields or file is None:
+            return gws.post(request, fields)
+        if filepond.is_small(request):
+            return filepond.small(request, file)
+        # Any other form with a file in it; Dropzone sends small ones so.
+        return json_response({"uploadUid": take_whole(request, file).uid})
 
     @staticmethod
     def _about(request: Request, method: str, staged: Staged) -> Response:
@@ -71,6 +101,8 @@ class Endpoint:
             return state_document(request, staged)
         if method == "HEAD":
             return tus.head(request, staged)
+        if method == "PATCH" and filepond.is_patch(request):
+            return filepond.patch(request, staged)
         if method == "PATCH":
             return tus.patch(request, staged)
         if "Tus-Resumable" in request.headers:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
@@ -86,6 +87,14 @@ def form_of(request: Request) -> Any:
     except (ValueError, DeprecationWarning):
         # The latter is how WebOb refuses a form that is not in UTF-8.
         raise UploadRefused(400, "bad_request", "the form can't be read") from None
+
+
+def file_in(fields: Mapping[str, Any]) -> Any:
+    """The first file of a form; None where there is none."""
+    for value in fields.values():
+        if hasattr(value, "file") and hasattr(value, "filename"):
+            return value
+    return None
 
 
 def content_of(value: Any, limit: int) -> Content:
