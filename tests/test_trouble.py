@@ -1,6 +1,8 @@
 """A storage in trouble: each job ends in the right state, once, and users are told."""
 
 import json
+import logging
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,12 +11,14 @@ import threading
 import pytest
 from conftest import PATIENCE
 from conftest import eventually
+from pyramid.response import Response
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 from ZODB.POSException import ReadConflictError
 from ZODB.POSException import StorageError
 
 from asyncview import BaseAsyncView
+from asyncview.job import INTERRUPTED
 from asyncview.job import TIMEOUT
 from asyncview.store import reading
 from asyncview.store import store_of
@@ -28,6 +32,8 @@ DOUBTFUL = [ClientDisconnected, StorageError, OSError]
 
 class Ending(BaseAsyncView):
     """Ends as its form says, and counts what happens."""
+
+    restartable = property(lambda self: int(self.request.params.get("again", 0)))
 
     def __run__(self, process_id=None):
         registry = self.request.registry
@@ -181,7 +187,9 @@ def test_failure_is_recorded_once_whatever_its_commit_says(site, error, stored):
 
 
 @pytest.mark.parametrize("error", DOUBTFUL)
-def test_job_out_of_its_time_is_ended_once_whatever_its_commit_says(site, error):
+def test_job_out_of_its_time_is_ended_once_whatever_its_commit_says(
+    site, error, caplog
+):
     process_id = site.start("/ending", {"wait": "1"})
     eventually(lambda: site.registry.entered)
     left = site.fault("MainThread", 1, error, stored=True)
@@ -193,6 +201,63 @@ def test_job_out_of_its_time_is_ended_once_whatever_its_commit_says(site, error)
     site.registry.gate.set()
     assert goes_on(site)
     assert site.registry.told == ["failed", "completed"]
+    assert taken(caplog) == ["failed"]
+
+
+@pytest.mark.parametrize("error", DOUBTFUL)
+def test_job_is_queued_again_once_whatever_its_commit_says(site, error, caplog):
+    process_id = site.start("/ending", {"wait": "1", "again": "1"})
+    eventually(lambda: site.registry.entered)
+    left = site.fault("MainThread", 1, error, stored=True)
+    assert site.engine.pulse.rescue.take(process_id, INTERRUPTED) == "queued"
+    assert not left
+    assert taken(caplog) == ["queued"]
+    site.registry.gate.set()
+    site.engine.submit(process_id)
+    # The thread that lost the job ends it for this process, too.
+    eventually(lambda: site.status("/ending", process_id)["status"] == "completed")
+    assert site.status("/ending", process_id)["attempt"] == 2
+    assert len(site.registry.entered) == 2
+    assert site.work() == 1
+
+
+@pytest.mark.parametrize("error", DOUBTFUL)
+@pytest.mark.parametrize(("again", "status"), [("0", "failed"), ("1", "queued")])
+def test_job_that_a_shutdown_stops_ends_once_whatever_its_commit_says(
+    make_site, monkeypatch, error, again, status, caplog
+):
+    caplog.set_level(logging.INFO, "asyncview")
+    site = make_site(stopping)
+    process_id = site.start("/stopping", {"again": again})
+    assert site.registry.entered.wait(PATIENCE)
+    left = fault(site, monkeypatch, "asyncview-1", 1, error, stored=True)
+    site.engine.close(0)
+    assert not left
+    (line,) = [r for r in caplog.messages if f" is {status} after" in r]
+    assert process_id[:6] in line
+    with reading(site.db) as connection:
+        state = store_of(connection, "tests").find(process_id).job.state
+        assert (state.status, state.restarts) == (status, int(again))
+
+
+class Stopping(Ending):
+    """Notices that it is asked to stop."""
+
+    def __run__(self):
+        self.request.registry.entered.set()
+        while True:
+            self.progress.update()
+
+
+def stopping(config):
+    config.registry.entered, config.registry.told = threading.Event(), []
+    config.add_async_view(Stopping, "stopping")
+
+
+def taken(caplog):
+    """What became of the jobs that were taken away, as the log has it."""
+    pattern = r"was taken from its worker after .*: it is (\w+)"
+    return re.findall(pattern, caplog.text)
 
 
 @pytest.mark.parametrize("error", DOUBTFUL)
@@ -234,6 +299,42 @@ def test_start_that_can_not_be_stored_is_said_to_clients_as_json(site):
     headers = {"Accept": "application/json"}
     response = site.app.post("/ending", headers=headers, status=503)
     assert "try again" in response.json["error"]
+
+
+@pytest.mark.parametrize("error", LASTING)
+def test_first_start_of_all_that_can_not_be_stored_is_503_and_no_job(
+    make_site, monkeypatch, error, caplog
+):
+    site = make_site(fresh)
+    before = site.db.lastTransaction()
+    left = fault(site, monkeypatch, "MainThread", 1, error, times=2)
+    # What starts no job is answered as ever.
+    assert site.app.post("/other").text == "other"
+    response = site.app.post("/ending", status=503)
+    assert not left
+    assert "try again in a moment" in response.text
+    assert int(response.headers["Retry-After"]) > 0
+    assert "Traceback" not in response.text
+    assert "no place for jobs yet" in caplog.text
+    assert site.db.lastTransaction() == before
+    assert goes_on(site)
+
+
+@pytest.mark.parametrize("error", DOUBTFUL)
+def test_first_start_of_all_finds_what_was_stored_all_the_same(
+    make_site, monkeypatch, error
+):
+    site = make_site(fresh)
+    left = fault(site, monkeypatch, "MainThread", 1, error, stored=True)
+    assert goes_on(site)
+    assert not left
+
+
+def fresh(config):
+    """Before its first start, an application has no place for jobs."""
+    config.registry.entered, config.registry.told = [], []
+    config.add_async_view(Ending, "ending")
+    config.add_view(lambda request: Response("other"), name="other")
 
 
 @pytest.mark.parametrize("error", DOUBTFUL)
@@ -336,18 +437,30 @@ def test_full_disk_delays_the_end_of_a_job_and_nothing_is_lost(tmp_path):
         config.include("asyncview")
         config.add_async_view(Work, "work")
         app = TestApp(config.make_wsgi_app())
+        said = []
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def fill():
+            size = os.stat("Data.fs").st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+        def free():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+        fill()
+        # There is no place for jobs yet.
+        said.append(app.post("/work", status="*").status_int)
+        free()
         start = app.post("/work", status=303)
         assert entered.wait(30)
         look = start.location.replace("processing", "completed") + "&output_json=1"
-        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        said = []
-        resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat("Data.fs").st_size, hard))
+        fill()
         said.append(app.post("/work", status="*").status_int)
         said.append(app.get(look).json["status"])
         gate.set()
         assert seen.wait(30)
         said.append(app.get(look).json["status"])
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        free()
         engine = config.registry.asyncview.engine
         job_id = start.location.rpartition("=")[2]
         with engine.live.watching(job_id) as ended:
@@ -375,4 +488,13 @@ def test_full_disk_delays_the_end_of_a_job_and_nothing_is_lost(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said == [503, "running", "running", "failed", "exception", False, "True"]
+    assert said == [
+        503,
+        503,
+        "running",
+        "running",
+        "failed",
+        "exception",
+        False,
+        "True",
+    ]

@@ -122,7 +122,12 @@ class Engine:
             return
         with self._lock:
             if not self._prepared:
-                prepare(self.db, self.settings.name)
+                try:
+                    prepare(self.db, self.settings.name)
+                except TROUBLE:
+                    # Not every request starts a job, and the next one tries again.
+                    log.exception("there is no place for jobs yet")
+                    return
                 self._prepared = True
 
     def start(self) -> None:

@@ -4,8 +4,11 @@ import secrets
 import traceback
 from contextlib import suppress
 
+from asyncview.job import FAILED
 from asyncview.job import INTERRUPTED
+from asyncview.job import QUEUED
 from asyncview.job import Failure
+from asyncview.job import State
 from asyncview.shard import Entry
 
 #: A traceback is for reading; the middle of a recursion is not.
@@ -48,8 +51,17 @@ def give_up(entry: Entry, failure: Failure, now: float) -> str:
     """
     state = entry.job.state
     if failure.reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
-        state.requeue(entry.snapshot)
+        state.requeue(entry.snapshot, failure.id)
     else:
         keep = entry.job.term("keep_request")
         state.fail(failure, entry.snapshot, now, keep_request=keep)
     return state.status
+
+
+def given_up(state: State, failure: Failure) -> str | None:
+    """What `give_up` made of a job, if that is stored; else None."""
+    if state.failure == failure:
+        return FAILED
+    if state.status == QUEUED and state.token == failure.id:
+        return QUEUED
+    return None

@@ -43,7 +43,7 @@ class IState(Interface):
     status = Attribute("queued, running, completed, failed or cancelled")
     version = Attribute("Grows with each change (int)")
     worker = Attribute("Id of the process that claimed it, or None (str)")
-    token = Attribute("Fencing token of the claim, or None (str)")
+    token = Attribute("Fencing token of the claim; see `requeue`; or None (str)")
     attempt = Attribute("Entries into the work because of conflicts or restarts (int)")
     restarts = Attribute("How often it was queued again after a worker's death (int)")
     started = Attribute("Seconds since the epoch, UTC, or None (float)")
@@ -79,8 +79,12 @@ class IState(Interface):
     def cancel(last: Any, now: float, **facts: Any) -> None:
         """queued or running -> cancelled."""
 
-    def requeue(last: Any) -> None:
-        """running -> queued, after the death of the worker."""
+    def requeue(last: Any, mark: str | None = None) -> None:
+        """running -> queued, after the death of the worker.
+
+        ``mark`` stands for the token until the next claim: who queued the job can tell
+        after a doubtful commit.
+        """
 
     def delete() -> None:
         """Leave a tombstone; a final state only."""

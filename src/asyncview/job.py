@@ -287,12 +287,13 @@ class State(Persistent):
     def cancel(self, last: Snapshot, now: float, **facts: Any) -> None:
         self._end(CANCELLED, (QUEUED, RUNNING), last, now, **facts)
 
-    def requeue(self, last: Snapshot) -> None:
+    def requeue(self, last: Snapshot, mark: str | None = None) -> None:
         """Back into the queue after its worker died, with a new start in mind."""
         self._become(QUEUED, allowed=(RUNNING,))
         # Progress starts afresh, and the version must not go back with it.
         self.version += last.version
-        self.worker = self.token = self.started = self.live = None
+        self.worker = self.started = self.live = None
+        self.token = mark
         self.restarts += 1
 
     def delete(self) -> None:

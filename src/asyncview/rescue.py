@@ -11,6 +11,7 @@ from ZODB.Connection import Connection
 
 from asyncview.failure import describe
 from asyncview.failure import give_up
+from asyncview.failure import given_up
 from asyncview.job import FAILED
 from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
@@ -141,8 +142,7 @@ class Rescue:
         def stored(connection: Connection) -> str | None:
             store = store_of(connection, runner.name)
             entry = None if store is None else store.find(id)
-            ours = entry is not None and entry.job.state.failure == failure
-            return FAILED if ours else None
+            return None if entry is None else given_up(entry.job.state, failure)
 
         status = transact(runner.db, change, stored=stored)
         if status is None:

@@ -15,6 +15,7 @@ from asyncview.dispatch import Live
 from asyncview.exceptions import Fenced
 from asyncview.failure import describe
 from asyncview.failure import give_up
+from asyncview.failure import given_up
 from asyncview.interfaces import IFront
 from asyncview.job import ABORTED
 from asyncview.job import CANCELLED
@@ -310,10 +311,18 @@ class Runner:
         elif verdict.status == CANCELLED and self.leaving.is_set():
             # Not by anybody's wish, perhaps, but because the process will end.
             failure = describe(INTERRUPTED)
+
+        def stored(connection: Connection) -> str | None:
+            status = ticket.ended(connection)
+            if status is None and failure is not None:
+                status = given_up(ticket.record_of(connection), failure)
+            return status
+
         try:
             status = self._record(
                 ticket,
                 lambda connection: self._end(connection, ticket, verdict, failure),
+                stored,
             )
         finally:
             if verdict.response is not None:
@@ -351,12 +360,17 @@ class Runner:
             state.cancel(last, now, **ticket.facts())
         return state.status
 
-    def _record(self, ticket: Ticket, change: Callable[[Connection], str]) -> str:
+    def _record(
+        self,
+        ticket: Ticket,
+        change: Callable[[Connection], str],
+        stored: Callable[[Connection], str | None],
+    ) -> str:
         """Record an end, however long the storage takes to come back."""
         wait = 0.1
         while True:
             try:
-                return transact(self.db, change, sleep=self._pause, stored=ticket.ended)
+                return transact(self.db, change, sleep=self._pause, stored=stored)
             except Fenced:
                 return "fenced"
             except Exception:

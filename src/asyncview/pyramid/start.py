@@ -10,10 +10,10 @@ from typing import NamedTuple
 from persistent import Persistent
 from pyramid.request import Request
 from pyramid_zodbconn import get_connection
+from ZODB.POSException import StorageError
 
 from asyncview.body import Body
 from asyncview.engine import Engine
-from asyncview.exceptions import AsyncViewError
 from asyncview.job import Job
 from asyncview.pyramid.identity import context_identity
 from asyncview.request import StoredRequest
@@ -116,9 +116,8 @@ class Start:
         connection = get_connection(request, engine.settings.database)
         store = store_of(connection, engine.settings.name)
         if store is None:
-            raise AsyncViewError(
-                "the registry of jobs was made after this transaction began; try again"
-            )
+            # It could not be made, or only after this transaction began.
+            raise StorageError("there is no registry of jobs yet")
         for asked in self.asked:
             job, brief = asked.job, None
             # An earlier attempt may have been stored, whatever its commit said.
