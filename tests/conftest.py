@@ -62,6 +62,14 @@ class Site:
         self.engine = config.registry.asyncview.engine
         self.db = self.engine.db
 
+    def by_hand(self):
+        """Have the pulse beat and sweep when the test says so, and at no other time.
+
+        A long interval is not enough: each start wakes a pulse that rests.
+        """
+        self.engine.pulse.start = lambda: None
+        return self
+
     def browser(self, **environ):
         """Another user with cookies of their own."""
         return TestApp(self.wsgi, extra_environ=environ)

@@ -159,7 +159,7 @@ def test_another_key_is_another_job(site):
 
 def test_a_late_click_starts_a_job_of_its_own_when_the_first_has_ended(make_site):
     """Its transaction began before the first job was even there."""
-    site = make_site(configure, asyncview__progress_interval="3600")
+    site = make_site(configure).by_hand()
     ids = []
     late = threading.Thread(
         target=lambda: ids.append(

@@ -358,9 +358,8 @@ def test_no_get_changes_anything(quiet, request):
 @pytest.fixture(scope="module", params=[configure, with_sessions])
 def quiet(request, make_shared_site):
     """A site in which nothing happens by itself."""
-    site = make_shared_site(request.param, asyncview__progress_interval="3600")
+    site = make_shared_site(request.param).by_hand()
     jobs = {name: job_that_is(site, name) for name in ("completed", "failed")}
-    site.engine.pulse.stop(PATIENCE)
     jobs["done"] = jobs.pop("completed")
     return site, jobs | {"gone": 32 * "a", "waiting": ""}
 

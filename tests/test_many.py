@@ -83,7 +83,7 @@ def quiet(make_site):
     def configure(config):
         config.add_async_view(Quick, "quick")
 
-    site = make_site(configure, asyncview__progress_interval="3600")
+    site = make_site(configure).by_hand()
     site.engine.prepare()
     site.app.get("/quick")
     return site

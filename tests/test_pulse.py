@@ -24,9 +24,6 @@ from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
 
-#: A pulse that the tests beat by hand.
-BY_HAND = "3600"
-
 
 class Clock:
     """Hands out the time that a test says it is."""
@@ -90,9 +87,11 @@ def gates():
 
 @pytest.fixture
 def make(make_site):
-    """Makes sites whose pulse beats when the test says so, if nothing else is said."""
+    """Makes sites whose pulse beats when the test says so, or each ``interval``."""
 
-    def make(interval=BY_HAND, **settings):
+    def make(interval=None, **settings):
+        if interval is None:
+            return make_site(configure, **settings).by_hand()
         return make_site(configure, asyncview__progress_interval=interval, **settings)
 
     return make
@@ -303,10 +302,7 @@ def test_expired_job_leaves_no_blob_behind(make_site, tmp_path):
         def __run__(self, process_id=None):
             return b"x" * 100_000
 
-    site = make_site(
-        lambda config: config.add_async_view(Big, "big"),
-        asyncview__progress_interval=BY_HAND,
-    )
+    site = make_site(lambda config: config.add_async_view(Big, "big")).by_hand()
     clock = site.engine.runner.clock = Clock()
     site.run("/big")
     site.engine.pulse.beat()
@@ -659,7 +655,7 @@ def test_lease_that_nobody_needs_is_removed(dying):
         assert list(registry.leases) == []
 
 
-def test_worker_beats_while_it_has_jobs_and_takes_its_lease_along(make, gates):
+def test_worker_beats_while_it_has_jobs(make, gates):
     site = make(asyncview__lease="60")
     pulse = site.engine.pulse
     pulse._monotonic = Clock()
@@ -671,10 +667,6 @@ def test_worker_beats_while_it_has_jobs_and_takes_its_lease_along(make, gates):
             beats.append(registry.leases[site.engine.runner.worker].beats)
         pulse._monotonic.now += 10
     assert beats == [1, 2, 3]
-    gates("gate").set()
-    site.engine.close(5)
-    with store(site) as registry:
-        assert list(registry.leases) == []
 
 
 def test_job_that_runs_too_long_has_failed_and_its_thread_can_not_end_it(
@@ -705,8 +697,10 @@ def test_job_that_runs_too_long_has_failed_and_its_thread_can_not_end_it(
     eventually(lambda: site.status("/slow", process_id)["status"] == "failed")
     assert site.status("/slow", process_id)["error"]["reason"] == "timeout"
     eventually(lambda: Slow.ended == ["failed"])
+    # Its thread was given up, and nobody waits for it when the process ends.
+    eventually(lambda: site.engine.leaked == 1)
     gates("slow").set()
-    site.engine.close(5)
+    eventually(lambda: site.engine.leaked == 0)
     assert errors == ["cancelled"]
     assert entry_facts(site, process_id) == ("failed", "timeout", 0)
     with reading(site.db) as connection:
@@ -803,8 +797,8 @@ def test_conflict_in_the_sweep_is_tried_again(dying, monkeypatch):
     assert entry_facts(site, process_id)[0] == "failed"
 
 
-def test_worker_beats_as_often_as_its_lease_needs_whatever_the_interval(make, gates):
-    site = make(asyncview__lease="0.12")
+def test_worker_beats_as_often_as_its_lease_needs_and_takes_it_along(make, gates):
+    site = make(interval="3600", asyncview__lease="0.12")
     start(site, gates)
 
     def beats():
@@ -813,3 +807,7 @@ def test_worker_beats_as_often_as_its_lease_needs_whatever_the_interval(make, ga
             return 0 if lease is None else lease.beats
 
     eventually(lambda: beats() >= 3)
+    gates("gate").set()
+    site.engine.close(5)
+    with store(site) as registry:
+        assert list(registry.leases) == []

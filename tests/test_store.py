@@ -563,7 +563,7 @@ def test_job_that_does_nothing_appends_little_whatever_is_stored(
 ):
     """POST with 1 kB of body, claim, end, and its move to the finished ones."""
     # By hand, or the pulse's turn would be measured now and then, or not.
-    site = make_site(add_quick, asyncview__progress_interval="3600")
+    site = make_site(add_quick).by_hand()
     pulse = site.engine.pulse
     site.run("/quick")
     pulse.beat()
