@@ -41,7 +41,7 @@ LAYERS = """
     executors
     pulse
     rescue
-    runner
+    runner tidying
     dispatch zeo
     ticket
     session
@@ -52,7 +52,7 @@ LAYERS = """
     body uploaded
     staging
     staged
-    journal
+    journal disk
     outcome progress request upload
     settings
     interfaces exceptions i18n templates

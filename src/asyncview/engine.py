@@ -30,6 +30,7 @@ from asyncview.store import prepare
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.ticket import Brief
+from asyncview.tidying import Tidying
 
 log = logging.getLogger("asyncview")
 
@@ -62,6 +63,8 @@ class Engine:
         self.live = Live(settings.switch_interval)
         self.runner = Runner(db, settings.name, front, self.live)
         self.executor: IExecutor = factory(self.runner, settings.threads)
+        #: None where there is no place for uploads.
+        self.staging = staging = staging_for(settings, db)
         self.pulse = Pulse(
             self.runner,
             settings,
@@ -70,9 +73,8 @@ class Engine:
             self.executor.waiting,
             self._busy,
             self.executor.abandon,
+            None if staging is None else Tidying(staging, db, settings.name),
         )
-        #: None where there is no place for uploads.
-        self.staging = staging_for(settings, db)
         #: Held by a start from its look at the limits to the end of its request.
         self.starting = threading.RLock()
         self._fork = fork
@@ -111,6 +113,8 @@ class Engine:
                 # Not every request needs the database, and the next one looks again.
                 log.exception("nobody looks after the jobs yet")
                 return
+            if self.staging is not None and self.staging.any():
+                waiting = True
             sweep(self.db, self.runner.clock())
             self._looked = True
         if waiting:

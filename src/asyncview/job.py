@@ -56,6 +56,7 @@ TERMS: dict[str, Any] = {
     "max_runtime": None,
     "tasks": (),
     "on_end": False,
+    "uploads": (),
 }
 
 

@@ -30,6 +30,7 @@ from asyncview.store import Lease
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
+from asyncview.tidying import Tidying
 
 log = logging.getLogger("asyncview.pulse")
 
@@ -63,6 +64,7 @@ class Pulse:
         waiting: Callable[[str], bool],
         busy: Callable[[], bool],
         abandon: Callable[[str], None],
+        tidying: Tidying | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner = runner
@@ -74,6 +76,7 @@ class Pulse:
         self._waiting = waiting
         self._busy = busy
         self._abandon = abandon
+        self._tidying = tidying
         self._monotonic = monotonic
         self._born = monotonic()
         # At once: only who has been seen for a lease can be called dead.
@@ -145,6 +148,7 @@ class Pulse:
                 self._guarded(self.beat)
                 if self._monotonic() >= self._due:
                     self._guarded(self.sweep)
+                    self._guarded(self._tidy_uploads)
         self._guarded(self.beat)
 
     def _guarded(self, action: Callable[..., Any], *arguments: Any) -> None:
@@ -287,6 +291,11 @@ class Pulse:
             self._due = now
         if self._lost:
             self._guarded(self._drop_lost)
+
+    def _tidy_uploads(self) -> None:
+        if self._tidying is not None and self._tidying.step():
+            # Between two steps others have their turn.
+            self._due = self._monotonic()
 
     def _sort(
         self, entry: Entry, stray: list[tuple[float, str]], claims: list[Claim]

@@ -5,7 +5,6 @@ in files of its own.  The lock is held for a block at a time, never while a clie
 waited for.
 """
 
-import errno
 import hashlib
 import os
 import secrets
@@ -17,6 +16,10 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
 
+from asyncview.disk import copy
+from asyncview.disk import disk_space
+from asyncview.disk import opened
+from asyncview.disk import write_at
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadRefused
 from asyncview.journal import Journal
@@ -30,12 +33,6 @@ from asyncview.upload import begin
 MANIFEST = "manifest"
 DATA = "data"
 FOLDED = "folded"
-
-#: How much of a chunk is in memory at a time, in bytes.
-BLOCK = 256 * 1024
-
-#: What the kernel says where there is no room.
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Digest(NamedTuple):
@@ -87,6 +84,23 @@ class Staged:
         with self.locked() as chunks:
             if chunks.file_name == UNNAMED != file_name:
                 self.write(f"name {quote(file_name)}")
+
+    # Jobs
+
+    def claim(self, job_id: str) -> None:
+        """Let a job have the upload, which must be whole.
+
+        From here on the file outlives a power cut, as the job does.
+        """
+        with opened(self.path(), os.O_RDONLY) as file:
+            os.fsync(file)
+        with self.locked():
+            self.write(f"claim {job_id}")
+
+    def own(self, job_id: str) -> None:
+        """The job is stored."""
+        with self.locked():
+            self.write(f"owned {job_id}")
 
     # Numbered chunks
 
@@ -319,40 +333,3 @@ def checked(
         raise UploadRefused(400, "wrong_length", f"this is not {size} bytes long")
     if hasher is not None and digest is not None and hasher.digest() != digest.value:
         raise UploadRefused(460, "checksum", "the checksum is another one")
-
-
-@contextmanager
-def opened(path: str, flags: int) -> Iterator[int]:
-    file = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-@contextmanager
-def disk_space() -> Iterator[None]:
-    """What is raised in here where there is no room is UploadRefused, with 507."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise UploadRefused(507, "disk_full", "there is no room for this") from error
-
-
-def write_at(file: int, block: bytes, offset: int) -> None:
-    view = memoryview(block)
-    while view:
-        done = os.pwrite(file, view, offset)
-        view, offset = view[done:], offset + done
-
-
-def copy(source: str, at: int, target: int, offset: int, size: int) -> None:
-    with opened(source, os.O_RDONLY) as file:
-        while size:
-            block = os.pread(file, min(BLOCK, size), at)
-            if not block:
-                raise OSError(errno.EIO, "a chunk is shorter than it was", source)
-            write_at(target, block, offset)
-            at, offset, size = at + len(block), offset + len(block), size - len(block)

@@ -16,6 +16,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+from asyncview.disk import disk_space
+from asyncview.disk import opened
 from asyncview.exceptions import UploadExpired
 from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
@@ -23,10 +25,9 @@ from asyncview.journal import NAME as JOURNAL
 from asyncview.staged import DATA
 from asyncview.staged import MANIFEST
 from asyncview.staged import Staged
-from asyncview.staged import disk_space
-from asyncview.staged import opened
 from asyncview.upload import MAX_CHUNKS
 from asyncview.upload import WELL_FORMED
+from asyncview.upload import Chunks
 from asyncview.upload import Manifest
 from asyncview.upload import Owner
 from asyncview.upload import key_of
@@ -90,7 +91,7 @@ class Staging:
             key=None if key is None else key_of(key),
             metadata=metadata,
         )
-        with disk_space(), self._locked(self._folder(owner)) as folder:
+        with disk_space(), self.locked(self._folder(owner)) as folder:
             if manifest.key is not None:
                 known = self._by_key(folder, manifest.key)
                 if known is not None:
@@ -110,7 +111,7 @@ class Staging:
         """An upload of this owner's; UploadNotFound, which may be UploadExpired."""
         if not isinstance(uid, str) or not WELL_FORMED.fullmatch(uid):
             raise UploadNotFound(uid)
-        staged = self._load(self._folder(owner), uid)
+        staged = self.load(self._folder(owner), uid)
         if self.is_expired(staged):
             raise UploadExpired(uid)
         return staged
@@ -121,12 +122,9 @@ class Staging:
 
     def remove(self, staged: Staged) -> None:
         """Remove an upload; who still writes to it finds out at the next block."""
-        folder = os.path.dirname(staged.folder)
-        away = os.path.join(folder, UNDONE + secrets.token_urlsafe(8))
         with staged.locked():
-            self.forget_key(staged)
-            os.rename(staged.folder, away)
-        shutil.rmtree(away)
+            away = self.put_away(staged)
+        shutil.rmtree(away, ignore_errors=True)
 
     def forget_key(self, staged: Staged) -> None:
         """From now on a client that names the upload by its key begins anew."""
@@ -140,12 +138,30 @@ class Staging:
 
     def is_expired(self, staged: Staged) -> bool:
         """Whether nobody has added anything for long, and no job has the upload."""
-        chunks = staged.look()
-        return not chunks.jobs and self.clock() - chunks.touched >= self.keep
+        return self.is_over(staged.look())
+
+    def is_over(self, chunks: Chunks) -> bool:
+        """The same, of what is known already."""
+        idle = self.clock() - chunks.touched
+        return not chunks.jobs and (chunks.spent or idle >= self.keep)
 
     def expires(self, staged: Staged) -> float:
         """When it will be, in seconds since the epoch."""
         return staged.look().touched + self.keep
+
+    def any(self) -> bool:
+        """Whether there is anything to look after."""
+        with suppress(FileNotFoundError), os.scandir(self.root) as folders:
+            return any(True for _ in folders)
+        return False
+
+    def put_away(self, staged: Staged) -> str:
+        """Have an upload be there no more; its lock is held."""
+        folder = os.path.dirname(staged.folder)
+        away = os.path.join(folder, UNDONE + secrets.token_urlsafe(8))
+        self.forget_key(staged)
+        os.rename(staged.folder, away)
+        return away
 
     # Directories
 
@@ -154,7 +170,7 @@ class Staging:
         return os.path.join(self.root, key_of(*(user or ()), "", visitor or ""))
 
     @contextmanager
-    def _locked(self, folder: str) -> Iterator[str]:
+    def locked(self, folder: str) -> Iterator[str]:
         """The only one to make or remove uploads of one owner."""
         file = _lock(folder)
         try:
@@ -185,7 +201,8 @@ class Staging:
             shutil.rmtree(new)
             raise
 
-    def _load(self, folder: str, uid: str) -> Staged:
+    def load(self, folder: str, uid: str) -> Staged:
+        """An upload, expired or not, in the directory of its owner."""
         path = os.path.join(folder, uid)
         try:
             with open(os.path.join(path, MANIFEST), "rb") as file:
@@ -196,7 +213,7 @@ class Staging:
 
     def _by_key(self, folder: str, key: str) -> Staged | None:
         try:
-            staged = self._load(folder, os.readlink(os.path.join(folder, KEY + key)))
+            staged = self.load(folder, os.readlink(os.path.join(folder, KEY + key)))
             return None if self.is_expired(staged) else staged
         except (FileNotFoundError, UploadNotFound):
             return None
@@ -211,7 +228,7 @@ class Staging:
         """How many uploads of one owner are unfinished."""
         count = 0
         for uid in self._uids(folder):
-            with suppress(UploadNotFound), self._load(folder, uid) as staged:
+            with suppress(UploadNotFound), self.load(folder, uid) as staged:
                 count += not (staged.look().complete or self.is_expired(staged))
         return count
 

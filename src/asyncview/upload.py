@@ -105,6 +105,8 @@ class Chunks:
         #: By job that owns the upload: when it was claimed, and whether the job is
         #: known to have been stored.
         self.jobs: dict[str, tuple[float, bool]] = {}
+        #: Whether it has been a job's that is gone.
+        self.spent = False
 
     # The journal's lines: the time, a word, and what the word is about.
 
@@ -131,6 +133,8 @@ class Chunks:
             yield f"{claimed!r} claim {job}"
             if stored:
                 yield f"{claimed!r} owned {job}"
+        if self.spent:
+            yield f"{now} spent"
 
     def _fence(self, time: float, token: str) -> None:
         self.writer = token
@@ -166,7 +170,11 @@ class Chunks:
         self.jobs[job] = (self.jobs.get(job, (time, True))[0], True)
 
     def _disowned(self, time: float, job: str) -> None:
-        self.jobs.pop(job, None)
+        _, stored = self.jobs.pop(job, (time, False))
+        self.spent = self.spent or stored
+
+    def _spent(self, time: float) -> None:
+        self.spent = True
 
     # What follows from them
 

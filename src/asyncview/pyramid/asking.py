@@ -23,6 +23,8 @@ from asyncview.pyramid.start import SAFE_METHODS
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import Asked
 from asyncview.pyramid.start import Start
+from asyncview.pyramid.uploads.handing import claim
+from asyncview.pyramid.uploads.handing import confirm
 from asyncview.shard import Entry
 
 
@@ -62,8 +64,13 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
         cookies = touch_csrf(request)
         if cookies is not None:
             changes["HTTP_COOKIE"] = cookies
+    id = start.new_id(key)
+    claimed = claim(view, id) if view.uploads else ()
+    if claimed:
+        terms = terms | {"uploads": claimed}
+        start.when_stored(id, confirm(request, claimed, id))
     job = Job(
-        start.new_id(key),
+        id,
         view=view_identity(request),
         context=None,
         owner=owner,

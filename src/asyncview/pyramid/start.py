@@ -3,6 +3,7 @@
 The view asks; the tween stores, when it has seen what became of the request.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from asyncview.request import StoredRequest
 from asyncview.request import freeze
 from asyncview.store import store_of
 from asyncview.ticket import Brief
+
+log = logging.getLogger("asyncview.start")
 
 #: In the environ of a replay: its `Ticket`.  No HTTP client can set such a key.
 JOB = "asyncview.job"
@@ -69,6 +72,7 @@ class Start:
         self._reserved: list[str] = []
         self._stored: list[tuple[str, Brief | None]] = []
         self._held = False
+        self._then: dict[str, Callable[[], None]] = {}
         self.asked: list[Asked] = []
         #: Set by the outcome tween: what passes it again is a subrequest.
         self.entered = False
@@ -95,6 +99,10 @@ class Start:
             self._ids[number:] = [(key, id)]
         self._reserved.append(id)
         return id
+
+    def when_stored(self, id: str, action: Callable[[], None]) -> None:
+        """Have something done when the request is over and its job is stored."""
+        self._then[id] = action
 
     def sift(self, handler: Callable[[Request], Any], request: Request) -> Any:
         """Handle ``request``; what it asks for counts only if it went well."""
@@ -165,6 +173,11 @@ class Start:
             self.engine.starting.release()
             self._held = False
         for id, brief in self._stored:
+            try:
+                self._then.get(id, lambda: None)()
+            except Exception:
+                # The pulse sees to it later.
+                log.exception("the uploads of %.6s… are not marked yet", id)
             self.engine.submit(id, brief)
 
 

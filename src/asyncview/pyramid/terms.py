@@ -36,8 +36,9 @@ FOREVER = 100 * 365.25 * 86400
 #: A label is for a line on a page; it may come from a form.
 LABEL_WIDTH = 200
 
-#: All that a view says; whether it has an ``on_end`` is not said, but seen.
-SAID = tuple(name for name in TERMS if name != "on_end")
+#: All that a view says; whether it has an ``on_end`` is not said, but seen, and of its
+#: ``uploads`` the form says the rest.
+SAID = tuple(name for name in TERMS if name not in ("on_end", "uploads"))
 
 
 def terms_of(view: Any, names: Iterable[str] = SAID) -> dict[str, Any]:

@@ -33,8 +33,11 @@ from asyncview.pyramid.start import VIEW
 from asyncview.pyramid.stored import stored_response
 from asyncview.pyramid.terms import said_anew
 from asyncview.pyramid.terms import terms_of
+from asyncview.pyramid.uploads.handing import upload_of
+from asyncview.pyramid.uploads.incoming import uploader_of
 from asyncview.session import ProgressSession
 from asyncview.ticket import Ticket
+from asyncview.uploaded import Upload
 
 
 class BaseAsyncView:
@@ -132,6 +135,9 @@ class BaseAsyncView:
             return ask(self, terms_of(self) | {"on_end": has_on_end})
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
             return errors.method_not_allowed(request, "GET, HEAD, POST")
+        if self.uploads and not no_process:
+            # Or each of the first chunks, sent at once, would be another visitor's.
+            uploader_of(request, create=True)
         return pages.chosen(self, "initial_page", **kw)
 
     # In __run__
@@ -165,6 +171,14 @@ class BaseAsyncView:
             # The latter is what a Decimal that is no number says.
             pass
         raise ValueError(f"a percentage is a number from 0 to 100: {percentage!r}")
+
+    def upload(self, field: str) -> Upload | None:
+        """The upload that the form's ``field`` names; None where there was no file.
+
+        ``field`` is one of `uploads`: of the id of a chunked upload, or of an ordinary
+        ``<input type=file>``.
+        """
+        return upload_of(self, field, ticket_of(self))
 
     def checkpoint(self) -> None:
         """Commit what was done so far, and go on."""

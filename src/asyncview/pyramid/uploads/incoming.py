@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from pyramid.request import Request
 
+from asyncview.disk import BLOCK
 from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import UploadRefused
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.identity import visitor_of
-from asyncview.staged import BLOCK
 from asyncview.staged import Digest
 from asyncview.staging import Staging
 from asyncview.upload import Owner
@@ -78,9 +78,13 @@ def check_length(size: int | None, limit: int) -> None:
         )
 
 
-def form_of(request: Request) -> Any:
-    """The fields of a form; the files in it are on disk, or small."""
-    limit = engine_of(request).settings.upload_max_chunk
+def form_of(request: Request, limit: int | None = None) -> Any:
+    """The fields of a form; the files in it are on disk, or small.
+
+    ``limit`` is for the length, ``asyncview.upload_max_chunk`` if None.
+    """
+    if limit is None:
+        limit = engine_of(request).settings.upload_max_chunk
     check_length(request.content_length, limit + OVERHEAD)
     try:
         return request.POST
