@@ -47,10 +47,17 @@ def facts_of(request: Request) -> ViewFacts:
 NO_FACTS = ViewFacts()
 
 
+def csrf_names(request: Request) -> tuple[str, str]:
+    """The form field and the header in which the application expects its token."""
+    options = request.registry.queryUtility(IDefaultCSRFOptions)
+    if options is None:
+        return "csrf_token", "X-CSRF-Token"
+    return options.token or "csrf_token", options.header or "X-CSRF-Token"
+
+
 def csrf_field(request: Request) -> tuple[str, str | None]:
     """Name and value of the hidden field of our forms; None where there is none."""
-    options = request.registry.queryUtility(IDefaultCSRFOptions)
-    name = "csrf_token" if options is None else options.token or "csrf_token"
+    name = csrf_names(request)[0]
     if not ViewFacts.csrf_possible(request):
         return name, None
     return name, get_csrf_token(request)

@@ -17,12 +17,22 @@ from pyramid.response import Response
 
 from asyncview.job import FINAL
 from asyncview.pyramid.facts import csrf_field
+from asyncview.pyramid.facts import csrf_names
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.results import as_body
 from asyncview.pyramid.status import private
 
 TEMPLATES = "asyncview.templates:"
-NAMES = ("layout", "progress", "start", "processing", "failed", "cancelled", "error")
+NAMES = (
+    "layout",
+    "progress",
+    "start",
+    "processing",
+    "failed",
+    "cancelled",
+    "error",
+    "upload",
+)
 
 #: Name of the static view, and so the first segment of its URLs.
 STATIC = "_asyncview"
@@ -75,6 +85,8 @@ def frame(request: Request) -> dict[str, Any]:
         "progress": progress["progress"],
         "progress_macro": progress["progress"],
         "tasks_macro": progress["tasks"],
+        "upload_macro": _macros("upload.pt")["upload"],
+        "csrf_names": csrf_names(request),
         "static": static_url(request),
         "lang": language.replace("_", "-"),
         "dir": "rtl" if language[:2] in RIGHT_TO_LEFT else "ltr",
@@ -99,9 +111,9 @@ def supply(event: Any) -> None:
         event.update(frame(request))
         return
     values = frame(request)
-    for key in ("layout", "progress", "progress_macro", "tasks_macro"):
+    for key in ("layout", "progress", "progress_macro", "tasks_macro", "upload_macro"):
         event.setdefault(key, values[key])
-    for key in ("static", "lang", "dir"):
+    for key in ("static", "lang", "dir", "csrf_names"):
         event.setdefault(key, values[key])
 
 
