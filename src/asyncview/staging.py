@@ -91,7 +91,7 @@ class Staging:
             key=None if key is None else key_of(key),
             metadata=metadata,
         )
-        with disk_space(), self.locked(self._folder(owner)) as folder:
+        with disk_space(), self.locked(self.folder_of(owner)) as folder:
             if manifest.key is not None:
                 known = self._by_key(folder, manifest.key)
                 if known is not None:
@@ -111,14 +111,14 @@ class Staging:
         """An upload of this owner's; UploadNotFound, which may be UploadExpired."""
         if not isinstance(uid, str) or not WELL_FORMED.fullmatch(uid):
             raise UploadNotFound(uid)
-        staged = self.load(self._folder(owner), uid)
+        staged = self.load(self.folder_of(owner), uid)
         if self.is_expired(staged):
             raise UploadExpired(uid)
         return staged
 
     def find_key(self, owner: Owner, key: str) -> Staged | None:
         """The upload of this owner's that the client calls ``key``."""
-        return self._by_key(self._folder(owner), key_of(key))
+        return self._by_key(self.folder_of(owner), key_of(key))
 
     def remove(self, staged: Staged) -> None:
         """Remove an upload; who still writes to it finds out at the next block."""
@@ -165,7 +165,7 @@ class Staging:
 
     # Directories
 
-    def _folder(self, owner: Owner) -> str:
+    def folder_of(self, owner: Owner) -> str:
         user, visitor = owner
         return os.path.join(self.root, key_of(*(user or ()), "", visitor or ""))
 

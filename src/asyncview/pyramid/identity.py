@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import re
-import secrets
 from typing import Any
 from urllib.parse import quote
 
@@ -70,14 +69,18 @@ def has_sessions(request: Request) -> bool:
 
 
 def visitor_of(request: Request, create: bool = False) -> str | None:
-    """A digest of the secret in the web session; only a start makes one."""
+    """A digest of the secret in the web session, which only ``create`` makes."""
     if not has_sessions(request):
         return None
     secret = request.session.get(VISITOR)
     if secret is None:
         if not create:
             return None
-        secret = request.session[VISITOR] = secrets.token_urlsafe(24)
+        # Not drawn: the first requests of a page may come at once, each without what
+        # the others store, and are one visitor's all the same.
+        token = str(request.session.get_csrf_token()).encode()
+        secret = hmac.new(token, VISITOR.encode(), hashlib.sha256).hexdigest()
+        request.session[VISITOR] = secret
     return hashlib.sha256(str(secret).encode()).hexdigest()
 
 

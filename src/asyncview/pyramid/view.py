@@ -137,7 +137,7 @@ class BaseAsyncView:
             return errors.method_not_allowed(request, "GET, HEAD, POST")
         if self.uploads and not no_process:
             # Or each of the first chunks, sent at once, would be another visitor's.
-            uploader_of(request, create=True)
+            uploader_of(request)
         return pages.chosen(self, "initial_page", **kw)
 
     # In __run__

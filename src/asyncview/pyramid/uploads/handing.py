@@ -82,8 +82,6 @@ def _named(request: Request, field: str) -> Iterator[Staged]:
             uid = known.get((field, number))
             if uid is None:
                 uid = known[field, number] = take_whole(request, value, False).uid
-                # It may be the first that this session hears of.
-                owner = uploader_of(request)
         else:
             uid = value
         yield staging.find(owner, uid)

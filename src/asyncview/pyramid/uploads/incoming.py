@@ -46,10 +46,10 @@ def staging_of(request: Request) -> Staging:
     return staging
 
 
-def uploader_of(request: Request, create: bool = False) -> Owner:
-    """Whose an upload of this request is; ``create``: remembered in the session."""
+def uploader_of(request: Request) -> Owner:
+    """Whose an upload of this request is: the user's, else the web session's."""
     user = owner_of(request)
-    return user, None if user is not None else visitor_of(request, create)
+    return user, None if user is not None else visitor_of(request, create=True)
 
 
 def number(text: Any, name: str) -> int:

@@ -122,7 +122,7 @@ def _error(dialect: Dialect, error: Exception) -> Response:
 
 def _key(request: Request, dialect: Dialect, fields: Mapping[str, Any]) -> str:
     """What the client calls the upload: with other sizes it is another one."""
-    if dialect.guessable and not any(uploader_of(request, create=True)):
+    if dialect.guessable and not any(uploader_of(request)):
         raise UploadRefused(
             400,
             "anonymous",

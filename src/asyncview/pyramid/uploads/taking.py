@@ -23,7 +23,7 @@ from asyncview.upload import safe_name
 def begin(request: Request, file_name: str, total_size: int, **known: Any) -> Staged:
     """A new upload of this caller's, or the one with the same ``Idempotency-Key``."""
     key = known.pop("key", None) or request.headers.get("Idempotency-Key")
-    owner = uploader_of(request, create=True)
+    owner = uploader_of(request)
     staged = staging_of(request).create(owner, file_name, total_size, key=key, **known)
     # From now on there is something to look after.
     engine_of(request).start()
