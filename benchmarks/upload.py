@@ -1,0 +1,188 @@
+"""1 GB in 8 MiB chunks: against a view that throws the bytes away, and into a blob.
+
+A real waitress in a process of its own, a client over loopback; speeds are compared
+within one run, in turn.  ``--size`` in MiB.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import waitress
+from apps import application
+from harness import compare
+from pyramid.response import Response
+
+MIB = 1 << 20
+CHUNK = 8 * MIB
+BLOCK = os.urandom(CHUNK)
+
+
+def discard(request):
+    """Reads as much as an upload does, and keeps nothing."""
+    file = request.body_file_raw
+    while file.read(256 * 1024):
+        pass
+    return Response("{}")
+
+
+def peak(request):
+    """The most memory that this process ever had, in bytes."""
+    return Response(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+def into_blob(request):
+    """Seconds that `to_blob` takes, and those of them that its fsync does."""
+    upload = request.asyncview.get_upload(request.params["uid"])
+    synced = []
+    fsync = os.fsync
+
+    def timed(file):
+        began = time.perf_counter()
+        fsync(file)
+        synced.append(time.perf_counter() - began)
+
+    os.fsync = timed
+    began = time.perf_counter()
+    try:
+        request.root.data["blob"] = upload.to_blob()
+    finally:
+        os.fsync = fsync
+    return Response(json.dumps([time.perf_counter() - began, synced[0]]))
+
+
+def serve():
+    def configure(config):
+        config.add_upload_endpoint("/files")
+        config.add_view(discard, name="discard")
+        config.add_view(peak, name="peak")
+        config.add_view(into_blob, name="blob")
+
+    # Below the clients' only limit is the disk.
+    with application(configure, asyncview__upload_max_open=1000) as (_, app):
+        server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
+        print(server.effective_port, flush=True)
+        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()
+        server.run()
+
+
+class Client:
+    def __init__(self, port):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port)
+        self.connection.connect()
+        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def call(self, method, path, body=b"", **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.connection.request(method, path, body, headers)
+        response = self.connection.getresponse()
+        data = response.read()
+        assert response.status in (200, 201, 204), (response.status, data)
+        return data, response
+
+    def gws(self, count):
+        uid = ""
+        for number in range(count):
+            path = (
+                f"/files?uploadUid={uid}&fileName=x&totalSize={count * CHUNK}"
+                f"&chunkNumber={number}&chunkCount={count}"
+            )
+            data, _ = self.call(
+                "POST", path, BLOCK, Content_Type="application/octet-stream"
+            )
+            uid = json.loads(data)["uploadUid"]
+        return uid
+
+    def tus(self, count):
+        tus = {"Tus_Resumable": "1.0.0"}
+        length = str(count * CHUNK)
+        _, response = self.call("POST", "/files", Upload_Length=length, **tus)
+        path = response.headers["Location"]
+        for number in range(count):
+            self.call(
+                "PATCH",
+                path,
+                BLOCK,
+                Content_Type="application/offset+octet-stream",
+                Upload_Offset=str(number * CHUNK),
+                **tus,
+            )
+        return path.rpartition("/")[2]
+
+    def discard(self, count):
+        for _ in range(count):
+            self.call(
+                "POST", "/discard", BLOCK, Content_Type="application/octet-stream"
+            )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=1024, help="MiB")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--serve", action="store_true")
+    said = parser.parse_args()
+    if said.serve:
+        serve()
+        return
+    server = subprocess.Popen(
+        [sys.executable, __file__, "--serve"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        client = Client(int(server.stdout.readline()))
+        count = said.size * MIB // CHUNK
+        uids = []
+
+        def timed(action):
+            def variant():
+                began = time.perf_counter()
+                uids.append(action(count))
+                taken = time.perf_counter() - began
+                # What lies on the disk is not to be written during the next.
+                os.sync()
+                return taken
+
+            return variant
+
+        client.discard(2)
+        before = int(client.call("GET", "/peak")[0])
+        compare(
+            f"{said.size} MiB in chunks of 8 MiB (ratio of speeds)",
+            "discarded",
+            {
+                "discarded": timed(client.discard),
+                "GWS, raw body": timed(client.gws),
+                "tus": timed(client.tus),
+            },
+            rounds=said.rounds,
+            goals={"GWS, raw body": 0.85, "tus": 0.85},
+            invert=True,
+        )
+        grown = int(client.call("GET", "/peak")[0]) - before
+        verdict = "ok" if grown <= 2 * CHUNK else "MISSED"
+        print(f"\nmemory grew by {grown / MIB:.1f} MiB, goal 16 {verdict}")
+        for uid in [each for each in uids if each][-3:]:
+            taken, synced = json.loads(client.call("GET", f"/blob?uid={uid}")[0])
+            beyond = (taken - synced) * 1000
+            verdict = "ok" if beyond < 10 else "MISSED"
+            print(
+                f"to_blob: {taken:.3f} s, of which fsync {synced:.3f} s:"
+                f" {beyond:.2f} ms beyond it, goal 10 {verdict}"
+            )
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+if __name__ == "__main__":
+    main()
