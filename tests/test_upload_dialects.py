@@ -139,15 +139,17 @@ def client(request):
     return CLIENTS[request.param]
 
 
-@pytest.fixture(params=["form", "raw"])
+@pytest.fixture(params=["form", "raw", "form with a query"])
 def sent(request):
-    """How a chunk is sent."""
+    """How a chunk is sent; resumable.js says in the address what the form says, too."""
 
     def send(app, params, chunk, status=200):
-        if request.param == "form":
-            fields = {**params, "file": FormFile("data.bin", chunk)}
-            return app.post("/files", fields, status=status)
         url = "/files?" + "&".join(f"{name}={value}" for name, value in params.items())
+        if request.param != "raw":
+            fields = {**params, "file": FormFile("data.bin", chunk)}
+            return app.post(
+                "/files" if request.param == "form" else url, fields, status=status
+            )
         headers = {"Content-Type": "application/octet-stream"}
         return app.post(url, chunk, headers, status=status)
 

@@ -87,6 +87,15 @@ def test_a_file_with_its_creation(app):
     patch(app, response.headers["Location"], 2, b"llo")
 
 
+def test_a_creation_whose_answer_was_lost_may_come_again(app):
+    again = {"Content_Type": BYTES, "Idempotency_Key": "one"}
+    path = create(app, 5, body=b"abc", **again)
+    patch(app, path, 3, b"d")
+    assert create(app, 5, body=b"abc", **again) == path
+    patch(app, path, 4, b"e")
+    assert got(app, uid_of(path)) == b"abcde"
+
+
 def test_an_empty_file_is_complete_at_once(app):
     assert got(app, uid_of(create(app, 0))) == b""
 
@@ -95,6 +104,7 @@ def test_an_empty_file_is_complete_at_once(app):
     ("headers", "status"),
     [
         ({"Tus-Resumable": "0.2.2"}, 412),
+        ({"Tus-Resumable": None}, 412),
         ({"Upload-Length": "x"}, 400),
         ({"Upload-Length": "-1"}, 400),
         ({"Upload-Length": str((4 << 30) + 1)}, 413),
@@ -102,13 +112,17 @@ def test_an_empty_file_is_complete_at_once(app):
         ({"Upload-Defer-Length": "1"}, 400),
         ({"Upload-Metadata": "filename n\u00f6"}, 400),
         ({"Upload-Metadata": "filename ***"}, 400),
+        ({"Upload-Metadata": "a eA==,a eQ=="}, 400),
+        ({"Upload-Metadata": "a eA==,"}, 400),
     ],
 )
 def test_a_creation_that_is_refused(site, app, headers, status):
     before = staged_files(site)
     headers = {**TUS, "Upload-Length": "5", **headers}
     headers = {
-        name: value.encode().decode("latin-1") for name, value in headers.items()
+        name: value.encode().decode("latin-1")
+        for name, value in headers.items()
+        if value is not None
     }
     response = app.post("/files", headers=headers, status=status)
     assert response.headers["Tus-Resumable"] == "1.0.0"
@@ -199,6 +213,14 @@ def test_an_upload_is_its_owners(site, app):
         offset_of(other, path, 404)
         patch(other, path, 0, b"abcde", status=404)
         other.delete(path, headers=TUS, status=404)
+    assert offset_of(app, path) == "0"
+
+
+def test_another_version_is_refused_whatever_it_asks(app):
+    path = create(app, 5)
+    for ask in (app.head, app.get, app.delete):
+        response = ask(path, headers={"Tus-Resumable": "0.2.2"}, status=412)
+        assert response.headers["Tus-Version"] == "1.0.0"
     assert offset_of(app, path) == "0"
 
 

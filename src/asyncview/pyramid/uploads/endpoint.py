@@ -42,7 +42,9 @@ class Endpoint:
 
     def __call__(self, context: Any, request: Request) -> Response:
         method = request.headers.get("X-HTTP-Method-Override", request.method).upper()
-        speaks_tus = "Tus-Resumable" in request.headers or method == "PATCH"
+        speaks_tus = method == "PATCH" or bool(
+            {"Tus-Resumable", "Upload-Length"} & set(request.headers)
+        )
         failed: Callable[[Exception], Response] = (
             tus.error if speaks_tus else error_document
         )
@@ -80,9 +82,11 @@ class Endpoint:
             return filepond.create(request)
         if "Tus-Resumable" in request.headers or "Upload-Length" in request.headers:
             return tus.create(request)
-        asked = request.GET
-        fields = asked if gws.is_raw(asked) or numbered.dialect_of(asked) else None
-        if fields is None:
+        fields = request.GET
+        # resumable.js says all twice: a form is one, whatever the address has.
+        if request.content_type == "multipart/form-data" or not (
+            gws.is_raw(fields) or numbered.dialect_of(fields)
+        ):
             fields = form_of(request)
         dialect = numbered.dialect_of(fields)
         if dialect is not None:
@@ -97,6 +101,8 @@ class Endpoint:
 
     @staticmethod
     def _about(request: Request, method: str, staged: Staged) -> Response:
+        if "Tus-Resumable" in request.headers:
+            tus.check_version(request)
         if method == "GET":
             return state_document(request, staged)
         if method == "HEAD":
@@ -105,8 +111,6 @@ class Endpoint:
             return filepond.patch(request, staged)
         if method == "PATCH":
             return tus.patch(request, staged)
-        if "Tus-Resumable" in request.headers:
-            tus.check_version(request)
         if staged.look().jobs:
             raise UploadRefused(409, "in_use", "a job has this upload")
         staging_of(request).remove(staged)

@@ -91,7 +91,8 @@ def create(request: Request) -> Response:
         raise UploadRefused(415, "bad_type", f"a body must be {BYTES}")
     name = names.get("filename") or names.get("name") or UNNAMED
     with begin(request, name, total, metadata=metadata) as staged:
-        if with_data:
+        # There are some already if its key came before, and the answer got lost.
+        if with_data and not staged.look().received:
             first(
                 request,
                 staged,
@@ -137,8 +138,11 @@ def parse_metadata(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     if not re.fullmatch(r"[\x20-\x7e]{0,4096}", text):
         raise UploadRefused(400, "bad_request", "Upload-Metadata can't be read")
-    for pair in filter(None, (each.strip() for each in text.split(","))):
-        key, _, value = pair.partition(" ")
+    # tuspy sends the header even if there is nothing to say.
+    for pair in text.split(",") if text.strip() else ():
+        key, _, value = pair.strip().partition(" ")
+        if not key or key in found:
+            raise UploadRefused(400, "bad_request", "keys must be there, and once")
         try:
             found[key] = base64.b64decode(value.strip(), validate=True).decode()
         except (binascii.Error, ValueError):
