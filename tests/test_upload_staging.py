@@ -528,3 +528,61 @@ def test_where_the_disk_is_full_a_file_is_put_in_order_later(staging, tmp_path):
         put(staged, 1, chunks[1])
     assert content(staged) == whole
     assert len(names(staged)) == 3
+
+
+# A power cut
+
+
+def restart(monkeypatch):
+    monkeypatch.setattr("asyncview.journal.running", lambda: ("here", "another"))
+
+
+@pytest.fixture
+def running(monkeypatch):
+    monkeypatch.setattr("asyncview.journal.running", lambda: ("here", "one"))
+
+
+@pytest.mark.usefixtures("running")
+def test_what_was_not_synced_before_a_power_cut_is_sent_again(staging, monkeypatch):
+    numbered = staging.create(ALICE, "x", 4, chunk_count=2)
+    put(numbered, 0, b"ab")
+    growing = staging.create(ALICE, "x", 4)
+    growing.append(0, 2, iter([b"ab"]))
+    whole = staging.create(ALICE, "x", 2)
+    whole.append(0, 2, iter([b"ab"]))
+    empty = staging.create(ALICE, "x", 0)
+    restart(monkeypatch)
+    for staged in (numbered, growing, whole):
+        assert staging.find(ALICE, staged.uid).look().received == 0
+        with pytest.raises(UploadIncomplete):
+            staged.path()
+    assert content(empty) == b""
+    put(numbered, 0, b"ab")
+    put(numbered, 1, b"cd")
+    assert content(numbered) == b"abcd"
+    growing.append(0, 4, iter([b"abcd"]))
+    assert content(growing) == b"abcd"
+
+
+@pytest.mark.usefixtures("running")
+def test_what_a_job_has_outlives_a_power_cut(staging, monkeypatch):
+    staged = staging.create(ALICE, "x", 4, chunk_count=2)
+    put(staged, 0, b"ab")
+    put(staged, 1, b"cd")
+    staged.claim("job")
+    strange = staging.create(ALICE, "x", 12, chunk_count=3)
+    for number, data in ((1, b"xyz"), (0, b"abcde"), (2, b"0123")):
+        put(strange, number, data)
+    restart(monkeypatch)
+    assert content(staging.find(ALICE, staged.uid)) == b"abcd"
+    assert strange.look().whole == "folded"
+    assert content(strange) == b"abcdexyz0123"
+
+
+@pytest.mark.usefixtures("running")
+def test_another_machine_that_starts_is_no_power_cut(staging, monkeypatch):
+    staged = staging.create(ALICE, "x", 4, chunk_count=2)
+    put(staged, 0, b"ab")
+    monkeypatch.setattr("asyncview.journal.running", lambda: ("there", "another"))
+    put(staged, 1, b"cd")
+    assert content(staged) == b"abcd"

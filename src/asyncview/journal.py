@@ -5,9 +5,11 @@ is the kernel's (flock), and dies with its holder.
 """
 
 import fcntl
+import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from asyncview.exceptions import UploadNotFound
 from asyncview.upload import Chunks
@@ -15,9 +17,24 @@ from asyncview.upload import Manifest
 
 NAME = "journal"
 
+#: What is another after each start of the machine.
+BOOT = "/proc/sys/kernel/random/boot_id"
+
 #: A journal this long, in bytes, is written anew; a million appends would else cost a
 #: million lines to read at each.
 LONG = 256 * 1024
+
+
+@functools.cache
+def running() -> tuple[str, str]:
+    """This machine, and since which start it runs; both without spaces."""
+    try:
+        with open(BOOT, encoding="ascii") as file:
+            boot = file.read().strip()
+    except FileNotFoundError:
+        # Not Linux: there a power cut is not noticed.
+        boot = "-"
+    return quote(os.uname().nodename) or "-", boot
 
 
 class Journal:
@@ -40,20 +57,22 @@ class Journal:
 
         UploadNotFound where the upload was removed meanwhile.
         """
-        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        while True:
-            if self._file < 0:
-                self._open()
-            fcntl.flock(self._file, how)
-            if self._current():
-                break
-            self.close()
+        self._lock(fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         try:
-            self._catch_up()
+            machine, boot = running()
+            if self._chunks.boots.get(machine) != boot:
+                if shared:
+                    self._lock(fcntl.LOCK_EX)
+                if self._chunks.boots.get(machine) != boot:
+                    self.write(f"{self._chunks.touched!r} boot {machine} {boot}")
             yield self._chunks
         finally:
             if self._file >= 0:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def sync(self) -> None:
+        """Have all that was written outlive a power cut."""
+        os.fsync(self._file)
 
     def write(self, *lines: str) -> None:
         """Add lines, all of them or none; the lock is held exclusively."""
@@ -74,6 +93,16 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
+
+    def _lock(self, how: int) -> None:
+        while True:
+            if self._file < 0:
+                self._open()
+            fcntl.flock(self._file, how)
+            if self._current():
+                break
+            self.close()
+        self._catch_up()
 
     def _open(self) -> None:
         try:

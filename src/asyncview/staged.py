@@ -19,6 +19,7 @@ from urllib.parse import quote
 from asyncview.disk import copy
 from asyncview.disk import disk_space
 from asyncview.disk import opened
+from asyncview.disk import sync
 from asyncview.disk import write_at
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadRefused
@@ -92,10 +93,11 @@ class Staged:
 
         From here on the file outlives a power cut, as the job does.
         """
-        with opened(self.path(), os.O_RDONLY) as file:
-            os.fsync(file)
+        for path in (self.path(), self.folder, os.path.dirname(self.folder)):
+            sync(path)
         with self.locked():
-            self.write(f"claim {job_id}")
+            self.write("synced", f"claim {job_id}")
+            self._journal.sync()
 
     def own(self, job_id: str) -> None:
         """The job is stored."""
@@ -256,7 +258,8 @@ class Staged:
                     f"all chunks are there, but they have {chunks.received} bytes and"
                     f" not {self.manifest.total_size}",
                 )
-            self.write(f"whole {self._fold(chunks)}")
+            whole = self._fold(chunks)
+            self.write(f"whole {whole}", *(["synced"] if whole == FOLDED else []))
             for number, part in chunks.parts.items():
                 self._unpark(number, part)
             if chunks.whole != DATA:
@@ -300,6 +303,9 @@ class Staged:
                     elif away:
                         source = os.path.join(self.folder, DATA)
                         copy(source, part.offset, target, start, part.size)
+                if away:
+                    # What it was made of is removed.
+                    os.fsync(target)
         except BaseException:
             if away:
                 os.unlink(path)

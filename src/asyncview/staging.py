@@ -185,6 +185,7 @@ class Staging:
         try:
             with opened(os.path.join(new, MANIFEST), os.O_WRONLY | os.O_CREAT) as file:
                 os.write(file, manifest.dump())
+                os.fsync(file)
             with opened(os.path.join(new, JOURNAL), os.O_WRONLY | os.O_CREAT):
                 pass
             with opened(os.path.join(new, DATA), os.O_WRONLY | os.O_CREAT) as file:

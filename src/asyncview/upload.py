@@ -105,6 +105,10 @@ class Chunks:
         #: By job that owns the upload: when it was claimed, and whether the job is
         #: known to have been stored.
         self.jobs: dict[str, tuple[float, bool]] = {}
+        #: Since which start of which machine there has been something here.
+        self.boots: dict[str, str] = {}
+        #: Whether the whole file is not in the machine's memory alone.
+        self.synced = False
         #: Whether it has been a job's that is gone.
         self.spent = False
 
@@ -135,6 +139,22 @@ class Chunks:
                 yield f"{claimed!r} owned {job}"
         if self.spent:
             yield f"{now} spent"
+        for machine, boot in self.boots.items():
+            yield f"{now} boot {machine} {boot}"
+        if self.synced:
+            yield f"{now} synced"
+
+    def _boot(self, time: float, machine: str, boot: str) -> None:
+        before = self.boots.get(machine, boot)
+        self.boots[machine] = boot
+        if before != boot and not self.synced and self.manifest.total_size:
+            # The machine went down: what it had not written to the disk may be lost.
+            self.size, self.writer, self.whole = 0, NOBODY, ""
+            self.parts.clear()
+            self.coming.clear()
+
+    def _synced(self, time: float) -> None:
+        self.synced = True
 
     def _fence(self, time: float, token: str) -> None:
         self.writer = token
