@@ -52,7 +52,8 @@ LAYERS = """
     body uploaded
     staging
     staged
-    journal disk
+    folding journal
+    disk
     outcome progress request upload
     settings
     interfaces exceptions i18n templates

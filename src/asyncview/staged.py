@@ -16,13 +16,16 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
 
-from asyncview.disk import copy
 from asyncview.disk import disk_space
 from asyncview.disk import opened
 from asyncview.disk import sync
 from asyncview.disk import write_at
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadRefused
+from asyncview.folding import DATA
+from asyncview.folding import FOLDED
+from asyncview.folding import fold
+from asyncview.folding import parked_name
 from asyncview.journal import Journal
 from asyncview.upload import NOBODY
 from asyncview.upload import UNNAMED
@@ -32,8 +35,6 @@ from asyncview.upload import Part
 from asyncview.upload import begin
 
 MANIFEST = "manifest"
-DATA = "data"
-FOLDED = "folded"
 
 
 class Digest(NamedTuple):
@@ -258,7 +259,7 @@ class Staged:
                     f"all chunks are there, but they have {chunks.received} bytes and"
                     f" not {self.manifest.total_size}",
                 )
-            whole = self._fold(chunks)
+            whole = fold(self.folder, chunks)
             self.write(f"whole {whole}", *(["synced"] if whole == FOLDED else []))
             for number, part in chunks.parts.items():
                 self._unpark(number, part)
@@ -277,44 +278,6 @@ class Staged:
         if not chunks.complete:
             raise UploadIncomplete(f"of {self.uid} there are {chunks.received} bytes")
         return os.path.join(self.folder, chunks.whole)
-
-    def _fold(self, chunks: Chunks) -> str:
-        """Have all chunks one after another; gives the name of the file that does.
-
-        Nothing that the journal says is touched before it says something else.
-        """
-        away = [
-            (start, part)
-            for start, part in chunks.in_order()
-            if part.offset not in (None, start)
-        ]
-        name = FOLDED if away else DATA
-        numbers = sorted(chunks.parts)
-        path = os.path.join(self.folder, name)
-        flags = os.O_RDWR | (os.O_CREAT | os.O_TRUNC if away else 0)
-        try:
-            with opened(path, flags) as target:
-                for number, (start, part) in zip(
-                    numbers, chunks.in_order(), strict=True
-                ):
-                    if part.offset is None:
-                        source = os.path.join(self.folder, parked_name(number, part))
-                        copy(source, 0, target, start, part.size)
-                    elif away:
-                        source = os.path.join(self.folder, DATA)
-                        copy(source, part.offset, target, start, part.size)
-                if away:
-                    # What it was made of is removed.
-                    os.fsync(target)
-        except BaseException:
-            if away:
-                os.unlink(path)
-            raise
-        return name
-
-
-def parked_name(number: int, part: Part) -> str:
-    return f"part-{number}-{part.token}"
 
 
 def refuse_if_complete(chunks: Chunks) -> None:

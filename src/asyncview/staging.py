@@ -21,8 +21,8 @@ from asyncview.disk import opened
 from asyncview.exceptions import UploadExpired
 from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
+from asyncview.folding import DATA
 from asyncview.journal import NAME as JOURNAL
-from asyncview.staged import DATA
 from asyncview.staged import MANIFEST
 from asyncview.staged import Staged
 from asyncview.upload import MAX_CHUNKS
