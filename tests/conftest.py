@@ -1,6 +1,7 @@
 """Real databases and real applications, made for each test and closed after it."""
 
 import os
+import shutil
 import threading
 import time
 from importlib.util import find_spec
@@ -14,12 +15,29 @@ import asyncview
 #: Seconds a test waits for what happens in another thread before it fails.
 PATIENCE = 30.0
 
+#: Of Chromium.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
 
 def pytest_addoption(parser):
     parser.addoption(
         "--browser",
         action="store_true",
         help="run tests/browser too: needs Playwright, Chromium and axe-core",
+    )
+    parser.addoption(
+        "--clients",
+        action="store_true",
+        help="run tests/clients too: needs node, Chromium, and clients for uploads",
     )
     parser.addoption(
         "--chaos",
@@ -31,9 +49,10 @@ def pytest_addoption(parser):
 
 def pytest_ignore_collect(collection_path, config):
     # Not skipped: what is asked for must run, and what is not is no news.
-    if collection_path.name == "browser" and not config.getoption("--browser"):
+    name = collection_path.name
+    if name in ("browser", "clients") and not config.getoption(f"--{name}"):
         return True
-    if collection_path.name == "test_zeo.py" and without_zeo():
+    if name == "test_zeo.py" and without_zeo():
         return True
     return None
 
@@ -182,3 +201,20 @@ def eventually(condition, patience=PATIENCE):
     while not condition():
         assert time.monotonic() < deadline, "this did not come true"
         pause.wait(0.01)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real Chromium; one for all tests, as Playwright starts only once."""
+    # Only who asks for the tests that need it has it.
+    from playwright.sync_api import sync_playwright
+
+    executable = os.environ.get("ASYNCVIEW_CHROMIUM") or shutil.which("chromium")
+    if not executable:
+        pytest.fail("there is no chromium on the PATH, and ASYNCVIEW_CHROMIUM is empty")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=executable, headless=True, args=FLAGS
+        )
+        yield browser
+        browser.close()

@@ -7,7 +7,6 @@ folder, and ``pytest --browser tests/browser``.
 
 import os
 import queue
-import shutil
 import threading
 from contextlib import ExitStack
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 import waitress
 from playwright.sync_api import expect
-from playwright.sync_api import sync_playwright
 from pyramid.events import NewResponse
 from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
@@ -32,17 +30,6 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
 )
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 #: Run in every page before its own scripts.
 WITNESS = """
@@ -76,19 +63,6 @@ def find_axe():
 
 
 # The browser
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    executable = os.environ.get("ASYNCVIEW_CHROMIUM") or shutil.which("chromium")
-    if not executable:
-        pytest.fail("there is no chromium on the PATH, and ASYNCVIEW_CHROMIUM is empty")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, headless=True, args=FLAGS
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
