@@ -9,7 +9,7 @@ from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
 
 from asyncview import BaseAsyncView
-from asyncview.pyramid.terms import local_path
+from asyncview.address import local_path
 
 
 class Telling(Work):

@@ -7,6 +7,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from ZODB.DB import DB
@@ -21,6 +22,7 @@ from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
 from asyncview.interfaces import IFront
 from asyncview.job import INTERRUPTED
+from asyncview.keeper import Keeper
 from asyncview.pulse import Pulse
 from asyncview.runner import Runner
 from asyncview.settings import Settings
@@ -31,11 +33,26 @@ from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.ticket import Brief
 from asyncview.tidying import Tidying
+from asyncview.work import Workers
 
 log = logging.getLogger("asyncview")
 
 #: Seconds that jobs get to notice that they were asked to stop.
 LAST_WORDS = 1.0
+
+
+class Engines:
+    """The engines of one database in this process, by the names of applications."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.by_name: dict[str, Engine] = {}
+
+
+def engines_of(db: DB) -> Engines:
+    """Hung on the database: whoever has it finds who keeps its sessions."""
+    engines: Engines = vars(db).setdefault("_asyncview", Engines())
+    return engines
 
 
 class Engine:
@@ -77,6 +94,16 @@ class Engine:
         )
         #: Held by a start from its look at the limits to the end of its request.
         self.starting = threading.RLock()
+        self.keeper = Keeper(
+            self.runner,
+            self.ids,
+            settings.redirect_hosts,
+            self.prepare,
+            self.start,
+            self.idle,
+        )
+        self.workers = Workers(self.keeper)
+        engines_of(db).by_name[settings.name] = self
         self._fork = fork
         self._at_exit = at_exit
         self._lock = threading.Lock()
@@ -187,12 +214,18 @@ class Engine:
                 return
             self._closed = True
         atexit.unregister(self._at_exit)
+        engines = engines_of(self.db).by_name
+        if engines.get(self.settings.name) is self:
+            del engines[self.settings.name]
         self.executor.stop()
-        if not self.executor.join(self.settings.drain if drain is None else drain):
+        end = time.monotonic() + (self.settings.drain if drain is None else drain)
+        if not self._join(end):
             self.runner.leaving.set()
             for session in self.live.sessions():
-                session.stop()
-            self.executor.join(LAST_WORDS)
+                # In a session's own threads nobody expects to be stopped.
+                if session.managed or not session.kept:
+                    session.stop()
+            self._join(time.monotonic() + LAST_WORDS)
         self.runner.closing.set()
         for session in self.live.sessions():
             try:
@@ -201,6 +234,14 @@ class Engine:
                 log.exception("%.6s… could not be marked", session.id)
         self.runner.join(LAST_WORDS)
         self.pulse.stop(timeout=LAST_WORDS)
+
+    def idle(self) -> None:
+        """A session of this process has ended."""
+
+    def _join(self, end: float) -> bool:
+        """Wait, by ``time.monotonic``, for all that runs; False if some still does."""
+        executed = self.executor.join(max(end - time.monotonic(), 0.0))
+        return self.workers.join(max(end - time.monotonic(), 0.0)) and executed
 
     def _busy(self) -> bool:
         return bool(len(self.live) or self.executor.busy())

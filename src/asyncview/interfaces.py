@@ -18,7 +18,7 @@ class IJob(Interface):
     """
 
     id = Attribute("32 characters of base64url; the `process_id` of every URL (str)")
-    view = Attribute("Identity of the view: virtual root and path (str)")
+    view = Attribute("Identity of the view: virtual root and path; empty: no job (str)")
     context = Attribute("The context's oid (bytes), None if it is not persistent")
     owner = Attribute("Type and text of the userid, None for nobody")
     visitor = Attribute("Digest of an anonymous owner's session secret, or None (str)")
@@ -58,6 +58,9 @@ class IState(Interface):
     ended = Attribute("Whether the status is final (bool)")
     deleted = Attribute("Whether this is a tombstone (bool)")
 
+    def take_over(worker: str, token: str) -> None:
+        """Another process goes on with a session that is no job; running only."""
+
     def check(token: str) -> None:
         """Raise Fenced unless the job runs under this claim."""
 
@@ -66,6 +69,8 @@ class IState(Interface):
 
     def complete(outcome: Any, last: Any, now: float, **facts: Any) -> None:
         """running -> completed; ``last`` is the last snapshot of the progress.
+
+        The ``outcome`` of a session that is no job is None.
 
         The ``facts`` are ``changed`` (what the view said anew), ``flashes`` and
         ``keep_request``.
@@ -130,14 +135,15 @@ class IStore(Interface):
         """Entries of the jobs that may not have ended."""
 
 
-class IProgressSession(Interface):
-    """Live progress of a job, in plain memory; any thread may call it.
+class ICount(Interface):
+    """How much of how much is done, in plain memory; any thread may call it.
 
-    The pulse makes it visible to other processes.  When the job was asked to stop
-    every call raises JobCancelled, each time.
+    What a session and its tasks have in common.
+
+    When the job was asked to stop every call raises JobCancelled, each time.
     """
 
-    id = Attribute("The job's id; None outside of a job (str)")
+    id = Attribute("Of a session: the job's id, None outside of a job (str)")
 
     def update(
         current: float | None = None,
@@ -159,8 +165,120 @@ class IProgressSession(Interface):
     ) -> Iterator[Any]:
         """Yield the items and count them; ``total`` is `len`, where they have one."""
 
+    def task(
+        id: str,
+        name: str | None = None,
+        total: float | None = None,
+        weight: float = 1,
+        expected: float | None = None,
+    ) -> Any:
+        """The `ITask` with this id, declared or new; what is given is taken over.
+
+        ``weight`` is its part of the whole.  ``expected`` is in seconds: a task
+        without counts then has a percentage that eases towards 95 as the time goes
+        by, and says that it is an estimate.  ValueError for what is not above 0.
+        """
+
+    def as_factory() -> Any:
+        """A factory for `asyncview.progress_loop` that counts here.
+
+        The ``finish()`` of what it makes ends a stage, and nothing else.
+        """
+
     def stop() -> None:
         """Ask the job to stop."""
+
+
+class ITask(ICount):
+    """A part of the work: ``pending -> running -> complete | error``.
+
+    As context manager it starts, and then completes or fails.  One that nobody
+    started runs as soon as it, or a task of it, says something.  A task of a task
+    has no tasks: ValueError.
+    """
+
+    name = Attribute("What people call it; its id if nothing was said (str)")
+
+    def start() -> Any:
+        """pending -> running; gives the task.  ValueError when it has ended."""
+
+    def complete(message: str | None = None) -> None:
+        """It is done, started or not; ValueError after an error."""
+
+    def error(message: str | None = None) -> None:
+        """It failed; ``message`` is shown to users."""
+
+
+class IProgressSession(ICount):
+    """Live progress of a job, or of any piece of work.
+
+    The pulse makes it visible to other processes.  Statuses are ``pending``,
+    ``running``, ``complete`` and ``error``.
+    """
+
+    status = Attribute("error > complete (all tasks, or finished) > running > pending")
+    overall_percent = Attribute("Weighted mean of the tasks, else of the counts (int)")
+    has_error = Attribute("Whether a task failed, or the session (bool)")
+    is_complete = Attribute("Whether all tasks are complete, or it has finished (bool)")
+    is_running = Attribute("Whether anything runs (bool)")
+
+    def start(id: str) -> Any:
+        """Start the task with this id; KeyError if there is none, as below."""
+
+    def complete(id: str, message: str | None = None) -> None:
+        """Complete a task."""
+
+    def error(id: str, message: str | None = None) -> None:
+        """Fail a task."""
+
+    def add_sequential(id: str, func: Any, *args: Any, **kw: Any) -> Any:
+        """Run ``func`` now, as a task.
+
+        ``.result`` of what it gives is the value, or raises the exception.
+        """
+
+    def add_parallel(id: str, future: Any) -> Any:
+        """Have a task follow a `concurrent.futures.Future`; ``.result`` likewise."""
+
+    def finish(message: str | None = None, url: str | None = None) -> None:
+        """End a session that is no job; ``url`` is where a browser goes then.
+
+        AsyncViewError for a job's, InvalidTransition when it has ended.
+        """
+
+    def fail(error: Any, url: str | None = None) -> None:
+        """End it as failed: with an exception, or a text that users may see."""
+
+    def to_dict() -> dict[str, Any]:
+        """``session_id``, ``status``, ``overall_percent``, ``message``, ``tasks``.
+
+        Of each task, by id: ``name``, ``status``, ``percent`` (int), ``message``.
+        """
+
+    def stream(poll_interval: float = 0.1) -> Iterator[str]:
+        """What `to_dict` gives, as JSON, one a line, now and every so many seconds.
+
+        The last one is always that of the end.
+        """
+
+
+class IKeeper(Interface):
+    """Keeps the sessions of one application's database in this process."""
+
+    def create(**terms: Any) -> Any:
+        """A new `IProgressSession`, in the database; ValueError for a taken id."""
+
+    def get(id: str) -> Any:
+        """A read-only one of any process, or None."""
+
+    def end(
+        session: Any,
+        status: str,
+        message: str | None,
+        url: str | None,
+        error: BaseException | None,
+    ) -> None:
+        """Record the end of a session: ``complete`` or ``error``."""
 
 
 class IFront(Interface):

@@ -7,6 +7,7 @@ apart, so that none of them conflicts with another or pays for another's size: t
 record for the progress is made with the job, and only the pulse writes it.
 """
 
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -60,10 +61,16 @@ TERMS: dict[str, Any] = {
 }
 
 
+#: What an id may be; they stand in addresses.
+WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
 def title(job: Any) -> str:
     """A job or a ticket as one line of a log names it."""
     owner = job.owner[1] if job.owner else "anonymous"
-    return f"{job.id[:6]}… {one_line(job.view)} of {one_line(owner)}"
+    # A session that is no job has no view.
+    what = one_line(job.view) or "session"
+    return f"{job.id[:6]}… {what} of {one_line(owner)}"
 
 
 def one_line(text: str, width: int = 200) -> str:
@@ -267,8 +274,14 @@ class State(Persistent):
         if self.live is None:
             self.live = Progress()
 
+    def take_over(self, worker: str, token: str) -> None:
+        """Another process goes on with what is no job."""
+        self._become(RUNNING, allowed=(RUNNING,))
+        self.worker = worker
+        self.token = token
+
     def complete(
-        self, outcome: Outcome, last: Snapshot, now: float, **facts: Any
+        self, outcome: Outcome | None, last: Snapshot, now: float, **facts: Any
     ) -> None:
         self._end(COMPLETED, (RUNNING,), last, now, **facts)
         self.outcome = outcome

@@ -129,7 +129,7 @@ class Pulse:
             self._stopping = True
             thread = self._thread
         self._wake.set()
-        if thread is not None:
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     def _loop(self) -> None:
@@ -173,6 +173,9 @@ class Pulse:
                 self._news[str(session.id)] = snapshot
         while self.live.ended:
             self._tidy.add(self.live.ended.popleft())
+        for session in self.live.sessions():
+            if session.settled:
+                self._guarded(session.settle)
         due = self._monotonic() - self._beaten >= self._beat_every
         beating = bool(self.live) and (due or not self._leased) and not self._stopping
         leaving = self._stopping and self._leased

@@ -16,6 +16,7 @@ from asyncview.job import FAILED
 from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
 from asyncview.job import title
+from asyncview.progress import ERROR
 from asyncview.runner import Runner
 from asyncview.store import Store
 from asyncview.store import store_of
@@ -147,8 +148,11 @@ class Rescue:
         status = transact(runner.db, change, stored=stored)
         if status is None:
             return None
-        runner.live.end(id)
         failed = status == FAILED
+        session = runner.live.session(id)
+        if session is not None and failed:
+            session.ended(ERROR)
+        runner.live.end(id)
         log.warning(
             "%s was taken from its worker after %.3f s, attempt %d: it is %s (%s%s)",
             *taken,

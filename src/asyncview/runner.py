@@ -32,6 +32,8 @@ from asyncview.job import Job
 from asyncview.job import State
 from asyncview.job import one_line
 from asyncview.job import title
+from asyncview.progress import COMPLETE
+from asyncview.progress import ERROR
 from asyncview.shard import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
@@ -209,6 +211,7 @@ class Runner:
         )
         try:
             status = self._attempts(ticket)
+            ticket.session.ended(COMPLETE if status == COMPLETED else ERROR)
             log.info(
                 "%s is %s after %.3f s, attempt %d",
                 ticket,

@@ -1,148 +1,239 @@
 """Live progress: what a job says of itself while it runs, in plain memory.
 
-Nothing here knows a database or a clock: the pulse looks at the sessions of its
-process once in a while and writes what changed.
+Nothing here knows a database: the pulse looks at the sessions of its process once in
+a while and writes what changed.
 """
 
-import logging
+import time
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
-from contextlib import suppress
-from math import isfinite
+from concurrent.futures import Future
 from typing import Any
-from typing import TypeVar
+from typing import ClassVar
 
 from zope.interface import implementer
 
-from asyncview.exceptions import JobCancelled
+from asyncview.count import MESSAGE_WIDTH
+from asyncview.count import Count
+from asyncview.count import Stopped
+from asyncview.count import plain
+from asyncview.count import refuse
+from asyncview.exceptions import AsyncViewError
+from asyncview.exceptions import InvalidTransition
+from asyncview.interfaces import IKeeper
 from asyncview.interfaces import IProgressSession
+from asyncview.progress import COMPLETE
+from asyncview.progress import ERROR
 from asyncview.progress import NOTHING
+from asyncview.progress import RUNNING
 from asyncview.progress import Snapshot
-from asyncview.progress import percentage
+from asyncview.task import Result
+from asyncview.task import Task
+from asyncview.task import give
+from asyncview.told import Told
+from asyncview.told import as_dict
 
-log = logging.getLogger("asyncview.session")
-
-T = TypeVar("T")
+__all__ = ["LOG_LINES", "LOG_WIDTH", "MESSAGE_WIDTH", "ProgressSession"]
 
 #: How many of the last log lines are kept with a job, and how much of each.
 LOG_LINES = 20
 LOG_WIDTH = 300
 
-#: Messages are for a line on a page.
-MESSAGE_WIDTH = 500
-
 
 @implementer(IProgressSession)
-class ProgressSession:
+class ProgressSession(Count, Told):
     """See `IProgressSession`."""
 
     __slots__ = (
         "_attempt",
-        "_current",
-        "_highest",
-        "_inner",
+        "_end",
+        "_keeper",
         "_last",
         "_lines",
-        "_message",
-        "_numeric",
-        "_total",
-        "_tracking",
-        "_warned",
+        "_tasks",
+        "declared",
         "id",
+        "managed",
+        "token",
+        "wish",
     )
 
+    #: Finds who keeps the sessions of a database in this process; `standalone`, which
+    #: lies above, says it.
+    keeper_of: ClassVar[Callable[..., Any]]
+
     def __init__(
-        self, id: str | None = None, attempt: int = 1, last: Snapshot = NOTHING
+        self,
+        id: str | None = None,
+        attempt: int = 1,
+        last: Snapshot = NOTHING,
+        tasks: Iterable[tuple[str, str]] = (),
+        keeper: IKeeper | None = None,
     ) -> None:
-        """``last`` is the last snapshot of the attempt before this one."""
+        """``last`` is the last snapshot of the attempt before this one.
+
+        ``tasks`` are pairs of id and name; ``keeper`` is None for that of a job.
+        """
+        super().__init__()
         self.id = id
         self._attempt = attempt
-        self._current: Any = None
-        self._total: Any = None
-        self._message: Any = ""
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
-        self._tracking = 0
-        #: Set by each step of a `track` within another, to notice a wish to stop.
-        self._inner = False
-        self._highest = 0.0
-        self._numeric = False
-        self._warned = False
         self._last = last
+        self._tasks: dict[str, Task] = {}
+        for task, name in tasks:
+            give(self._tasks, task, name, None, 1, None)
+        #: Whether its tasks were all said beforehand, so that they are its end.
+        self.declared = bool(self._tasks)
+        self._keeper = keeper
+        #: How it ended: complete or error; None before.
+        self._end: str | None = None
+        #: Of the claim, where it is no job's.
+        self.token = ""
+        #: Whether who runs the work records the end, with the work; the end that
+        #: the work itself asked for.
+        self.managed = False
+        self.wish: tuple[Any, ...] | None = None
 
-    # These are called a million times: no clock, no lock, no I/O, and no look at a
-    # flag either: `stop` changes the class instead.
+    @property
+    def kept(self) -> bool:
+        """Whether it is in the database, and no job's."""
+        return self._keeper is not None
 
-    def update(
+    def manage(self) -> None:
+        """From now on it ends with the work that is run for it."""
+        if self._end is not None or self.managed:
+            raise InvalidTransition(self._end or RUNNING, RUNNING)
+        self.managed = True
+
+    def resume(self, last: Snapshot) -> None:
+        """Go on from a snapshot that another process wrote."""
+        self._current, self._total = last.current, last.total
+        self._message, self._numeric = last.message, last.numeric
+        self._highest = last.share or 0.0
+        self._lines.extend(last.log)
+        for task in last.tasks:
+            give(self._tasks, task.id, None, None, 1, None).resume(task)
+
+    @classmethod
+    def create(
+        cls, connection: Any, *, name: str | None = None, **terms: Any
+    ) -> "ProgressSession":
+        """A new one in the database of ``connection``, stored at once.
+
+        ``name`` is the ``asyncview.name`` of the application that is to see it; if None
+        that of the only one that keeps jobs there.  ``terms`` are those of
+        ``request.asyncview.create_session``; ``owner`` is a userid.
+        """
+        session: ProgressSession = cls.keeper_of(connection.db(), name).create(**terms)
+        return session
+
+    @classmethod
+    def get(cls, connection: Any, id: str, *, name: str | None = None) -> Any:
+        """A read-only one, of any process; None if there is none with this id."""
+        return cls.keeper_of(connection.db(), name).get(id)
+
+    # Tasks
+
+    def task(
         self,
-        current: float | None = None,
+        id: str,
+        name: str | None = None,
         total: float | None = None,
-        message: str | None = None,
-    ) -> None:
+        weight: float = 1,
+        expected: float | None = None,
+    ) -> Task:
         """See `IProgressSession`."""
-        if current is not None:
-            self._current = current
-        if total is not None:
-            self._total = total
+        task = give(self._tasks, id, name, total, weight, expected)
+        if isinstance(self, Stopped):
+            # It may have been stopped while this one was made.
+            task.stop()
+        return task
+
+    def start(self, id: str) -> Task:
+        """See `IProgressSession`."""
+        return self._tasks[id].start()
+
+    def complete(self, id: str, message: str | None = None) -> None:
+        """See `IProgressSession`."""
+        self._tasks[id].complete(message)
+
+    def error(self, id: str, message: str | None = None) -> None:
+        """See `IProgressSession`."""
+        self._tasks[id].error(message)
+
+    def add_sequential(
+        self, id: str, func: Callable[..., Any], *args: Any, **kw: Any
+    ) -> Result:
+        """See `IProgressSession`."""
+        return self._tasks[id].run(func, args, kw)
+
+    def add_parallel(self, id: str, future: "Future[Any]") -> Result:
+        """See `IProgressSession`."""
+        return self._tasks[id].follow(future)
+
+    # The end
+
+    def finish(self, message: str | None = None, url: str | None = None) -> None:
+        """See `IProgressSession`."""
+        self._close(COMPLETE, message, url, None)
+
+    def fail(self, error: Any, url: str | None = None) -> None:
+        """See `IProgressSession`."""
+        known = isinstance(error, BaseException)
+        message = None if known else plain(error)
+        self._close(ERROR, message, url, error if known else None)
+
+    def _close(
+        self,
+        status: str,
+        message: str | None,
+        url: str | None,
+        error: BaseException | None,
+    ) -> None:
+        if self.id is not None and self._keeper is None:
+            raise AsyncViewError("a job's session ends with the job")
+        if self._end == status and error is None and message is None:
+            # Its tasks have ended it a moment ago.
+            return
+        if self._end is not None or self.wish is not None:
+            raise InvalidTransition(self._end or str((self.wish or "?")[0]), status)
         if message is not None:
             self._message = message
+        if self.managed:
+            self.wish = (status, message, url, error)
+            return
+        if self._keeper is not None:
+            self._keeper.end(self, status, message, url, error)
+        self.ended(status)
 
-    def advance(self, n: float = 1) -> None:
-        """See `IProgressSession`."""
-        try:
-            self._current += n
-        except TypeError:
-            self._current = n
+    def ended(self, status: str) -> None:
+        """It is over, as the database says; the first word counts."""
+        if self._end is None:
+            self._end = status
 
-    def track(
-        self,
-        iterable: Iterable[T],
-        total: float | None = None,
-        message: str | None = None,
-    ) -> Iterator[T]:
-        """See `IProgressSession`."""
-        if total is None:
-            with suppress(TypeError):
-                total = len(iterable)  # type: ignore[arg-type]
-        if self._tracking:
-            return self._within(iterable, message)
-        # Also where there is none: that of an earlier stage would be a lie here.
-        self._current, self._total = 0, total
-        self.update(message=message)
-        return self._counted(iterable)
+    @property
+    def settled(self) -> bool:
+        """Whether its tasks, all said beforehand, have ended and so have ended it."""
+        own = self.declared and not self.managed and self._keeper is not None
+        return own and self._end is None and self._last.settled
 
-    def _counted(self, iterable: Iterable[T]) -> Iterator[T]:
-        self._tracking += 1
-        count = 0
-        try:
-            for item in iterable:
-                yield item
-                count += 1
-                self._current = count
-        finally:
-            self._tracking -= 1
-
-    def _within(self, iterable: Iterable[T], message: str | None) -> Iterator[T]:
-        """A `track` within another: the outer one counts, this one shows its message.
-
-        The bar would be full after the first inner loop, and it never goes back.
-        """
-        before = self._message
-        self.update(message=message)
-        try:
-            for item in iterable:
-                yield item
-                self._inner = True
-        finally:
-            self._message = before
+    def settle(self) -> None:
+        """End it as its tasks have ended."""
+        status = ERROR if self._last.status() == ERROR else COMPLETE
+        self._close(status, None, None, None)
 
     def stop(self) -> None:
         """From now on every call raises JobCancelled."""
         self.__class__ = StoppedSession
+        for task in list(self._tasks.values()):
+            task.stop()
 
     def log(self, line: object) -> None:
         """Keep a line; the last `LOG_LINES` are shown."""
-        self._lines.append(_text(line)[:LOG_WIDTH])
+        self._lines.append(plain(line, LOG_WIDTH))
+
+    # For who looks
 
     @property
     def snapshot(self) -> Snapshot:
@@ -151,110 +242,47 @@ class ProgressSession:
 
     def take(self, now: float) -> Snapshot | None:
         """What is to be written, or None where nothing changed since the last."""
+        taken = self.look(now)
+        if taken == self._last:
+            return None
+        self._last = taken._replace(
+            version=self._last.version + 1, updated=round(now, 1)
+        )
+        return self._last
+
+    def look(self, now: float) -> Snapshot:
+        """What there is to see, with version and time of the last that was taken."""
         last = self._last
-        current = self._number("_current", last.current)
-        total = self._number("_total", last.total)
-        percent = percentage(current, total)
-        if current is not None:
-            current = _short(current, total)
-        shown = None
-        if percent is not None:
-            if percent < self._highest:
-                shown = self._highest
-            else:
-                self._highest = percent
-        self._numeric |= current is not None or total is not None
+        current, total = self._numbers()
         taken = Snapshot(
             version=last.version,
             updated=last.updated,
             current=current,
             total=total,
-            message=_text(self._message),
+            message=plain(self._message),
             attempt=self._attempt,
-            percent=shown,
-            numeric=self._numeric and percent is None,
             log=tuple(self._lines),
+            tasks=tuple(task.look(now) for task in list(self._tasks.values())),
         )
-        if taken == last:
-            return None
-        self._last = taken._replace(version=last.version + 1, updated=round(now, 1))
-        return self._last
+        percent = taken.share_at(now)
+        return taken._replace(
+            percent=self._forward(percent),
+            numeric=self._numeric and percent is None,
+        )
 
-    def _number(self, name: str, before: float | None) -> float | None:
-        """A number that the job gave; what is none is dropped, the one before stays."""
-        given = getattr(self, name)
-        if given is None:
-            return None
-        try:
-            if isinstance(given, (str, bytes, bytearray)):
-                raise TypeError("text is no number")
-            number = float(given)
-            if isfinite(number):
-                return int(given) if number.is_integer() else number
-        except BaseException as error:
-            # The pulse asks, whose thread is no job's to end.
-            reason: object = type(error).__name__
-        else:
-            reason = "it is not finite"
-        if not self._warned:
-            self._warned = True
-            log.warning("progress %.40r is dropped: %s", given, reason)
-        if getattr(self, name) is given:
-            # Or every `advance` after a NaN would be one.  Not by `setattr`: a
-            # `StoppedSession` raises.
-            getattr(ProgressSession, name).__set__(self, before)
-        return before
+    def _tell(self) -> tuple[dict[str, Any], bool]:
+        # In this order: what is said after the end is not.
+        end, now = self._end, time.time()
+        last = self.look(now)
+        own = self.declared and not self.managed
+        ended = end is not None or (own and last.settled)
+        return as_dict(self.id, end or last.status(), last, now), ended
 
 
-class _Guarded:
-    """An attribute that can't be set any more."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, session: Any, owner: type) -> Any:
-        return getattr(ProgressSession, self._name).__get__(session)
-
-    def __set__(self, session: Any, value: Any) -> None:
-        raise JobCancelled()
-
-
-class StoppedSession(ProgressSession):
-    """The session of a job that was asked to stop: each call says so.
-
-    A session becomes one by a change of its class, so that those which go on pay
-    nothing for the question.
-    """
+class StoppedSession(Stopped, ProgressSession):
+    """The session of a job that was asked to stop: each call says so."""
 
     __slots__ = ()
 
-    def update(self, *args: Any, **kw: Any) -> None:
-        raise JobCancelled()
-
-    def advance(self, n: float = 1) -> None:
-        raise JobCancelled()
-
-    def track(self, *args: Any, **kw: Any) -> Iterator[Any]:
-        raise JobCancelled()
-
-    # Reached by a `track` that began before the job was asked to stop.
-    _current = _Guarded()
-    _inner = _Guarded()
-
-
-def _short(current: float, total: float | None) -> float:
-    """To one decimal, where that makes no difference to the percentage."""
-    short = round(current, 1)
-    if percentage(short, total) != percentage(current, total):
-        return current
-    return int(short) if short == int(short) else short
-
-
-def _text(value: Any) -> str:
-    """As a page can show it: bounded, and without lone surrogates."""
-    try:
-        text = str(value)[:MESSAGE_WIDTH]
-    except BaseException:
-        # It is a job's, and must not stop the writing of all others'.
-        text = ""
-    return text.encode("utf-8", "replace").decode()
+    task = start = complete = error = refuse
+    add_sequential = add_parallel = refuse

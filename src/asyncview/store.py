@@ -104,6 +104,10 @@ class Store(Persistent):
             entry = Entry(job)
         return None if entry.job.state.deleted else entry
 
+    def knows(self, id: str) -> bool:
+        """Whether the id is taken, if only by a tombstone."""
+        return id in self.shard(id).entries or id in self.finished
+
     def items(self) -> Iterator[tuple[str, Entry]]:
         """Ids and entries of those that may not have ended; loads none of them."""
         for shard in self.shards:

@@ -145,7 +145,9 @@ class Ticket:
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
         # Fresh, but for the version, which a page must not see go back.
-        self.session = ProgressSession(self.id, attempt, self.session.snapshot)
+        self.session = ProgressSession(
+            self.id, attempt, self.session.snapshot, self.terms.get("tasks", ())
+        )
 
     def term(self, name: str) -> Any:
         if name in self.changed:

@@ -1,6 +1,5 @@
 """Which job a request asks for, and whether its caller may see it."""
 
-import re
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from ZODB.Connection import Connection
 from asyncview import zeo
 from asyncview.engine import Engine
 from asyncview.exceptions import NoSuchProcessError
+from asyncview.job import WELL_FORMED
 from asyncview.pyramid.identity import context_identity
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
@@ -29,8 +29,6 @@ from asyncview.store import store_of
 from asyncview.store import transact
 
 T = TypeVar("T")
-
-WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class BadProcessId(Exception):
@@ -126,6 +124,11 @@ def process_id_of(request: Request) -> str:
     if not isinstance(id, str) or not WELL_FORMED.fullmatch(id):
         raise BadProcessId()
     return id
+
+
+def is_asked(request: Request, name: str) -> bool:
+    """Whether a flag is set in the query."""
+    return request.GET.get(name, "0").lower() not in ("", "0", "false", "no")
 
 
 def is_tried_again(request: Request, error: Exception) -> bool:

@@ -114,6 +114,8 @@ def check_limits(request: Request, owner: Any) -> None:
             for each in store.unfinished()
             if (each.job.owner, each.job.visitor) == (owner, visitor)
             and not each.job.state.ended
+            # A session that is no job takes nobody's place.
+            and each.job.view
         )
         if mine >= settings.max_per_owner:
             raise QueueFull("the owner has asyncview.max_per_owner jobs", status=429)

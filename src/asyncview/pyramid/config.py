@@ -25,6 +25,7 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import errors
 from asyncview.pyramid import pages
+from asyncview.pyramid import progress
 from asyncview.pyramid.access import check_readable
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
@@ -80,6 +81,7 @@ def includeme(config: Configurator) -> None:
     config.add_subscriber(pages.supply, BeforeRender)
     config.add_subscriber(lambda event: _created(site, event), ApplicationCreated)
     config.add_directive("add_async_view", add_async_view)
+    config.add_directive("add_progress_view", add_progress_view)
     config.add_directive("add_upload_endpoint", add_upload_endpoint)
     config.add_directive("set_job_executor", set_job_executor)
 
@@ -129,6 +131,18 @@ def add_async_view(
     config.add_route(f"{route}/*subpath", below, **options)
     config.add_view(view, route_name=route, **view_options)
     config.add_view(view, route_name=f"{route}/*subpath", **view_options)
+
+
+def add_progress_view(config: Configurator, path: str, **view_options: Any) -> None:
+    """Serve the status documents of sessions and jobs to their owners, at ``path``.
+
+    ``view_options`` are those of ``add_view``; ``factory`` is the route's.
+    """
+    options = {
+        key: view_options.pop(key) for key in ("factory",) if key in view_options
+    }
+    config.add_route(progress.ROUTE, path, **options)
+    config.add_view(progress.view, route_name=progress.ROUTE, **view_options)
 
 
 def set_job_executor(config: Configurator, factory: Any) -> None:

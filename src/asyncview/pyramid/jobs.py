@@ -1,44 +1,139 @@
-"""``request.asyncview``: the jobs of the application, as one request may see them."""
+"""``request.asyncview``: jobs and sessions, as one request may see them."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
 from pyramid.request import Request
+from pyramid.response import Response
 from pyramid_zodbconn import get_connection
 
+from asyncview.engine import Engine
 from asyncview.job import new_id
+from asyncview.pyramid import progress
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
+from asyncview.pyramid.identity import visitor_of
 from asyncview.pyramid.uploads.incoming import staging_of
 from asyncview.pyramid.uploads.incoming import uploader_of
 from asyncview.pyramid.uploads.taking import handle_chunk
+from asyncview.reader import SessionReader
+from asyncview.session import ProgressSession
 from asyncview.shard import Entry
 from asyncview.store import Store
+from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.uploaded import Upload
 
 
+class _TheUser:
+    """The default owner of a session."""
+
+    def __repr__(self) -> str:
+        return "<the user>"
+
+
+THE_USER = _TheUser()
+
+
 class Jobs:
-    """See DESIGN.md, 4.5.  Everything here only reads."""
+    """See DESIGN.md, 4.3 and 4.5."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
+
+    # Sessions
 
     def new_id(self) -> str:
         """An id that nothing has, 32 characters of base64url."""
         return new_id()
 
+    def create_session(
+        self,
+        id: str | None = None,
+        label: str = "",
+        owner: Any = THE_USER,
+        tags: tuple[str, ...] = (),
+        **terms: Any,
+    ) -> ProgressSession:
+        """A new session that is no job, stored at once, in its own transaction.
+
+        ``owner`` is a userid, None for nobody: then whoever has the id may see it.
+        The ``terms`` are ``tasks`` (id to name), ``message``, ``current``, ``total``,
+        ``success_msg``, ``success_url``, ``error_msg``, ``error_url`` and ``keep``
+        (seconds).  ValueError for an ``id`` that is taken, or is none.
+        """
+        request, visitor = self._request, None
+        if owner is THE_USER:
+            owner = request.authenticated_userid
+            if owner is None:
+                visitor = visitor_of(request, create=True)
+        for name in ("success_msg", "error_msg"):
+            if terms.get(name) is not None:
+                terms[name] = request.localizer.translate(terms[name])
+        return self._engine.keeper.create(
+            id,
+            label=request.localizer.translate(label),
+            owner=owner,
+            visitor=visitor,
+            tags=tags,
+            **terms,
+        )
+
+    def open_session(self, id: str) -> ProgressSession | None:
+        """One that writes; None if there is none, it has ended, or is another's."""
+        if self._found(id) is None:
+            return None
+        return self._engine.keeper.open(id)
+
+    def get_session(self, id: str) -> SessionReader | None:
+        """One that reads, of a job too; None if there is none, or it is another's."""
+        return self._found(id)
+
+    def run_in_thread(
+        self, session: ProgressSession, func: Callable[..., Any], *args: Any
+    ) -> None:
+        """Call ``func(connection, session, *args)`` in a thread of its own.
+
+        The thread starts when the request's transaction has committed; if it does not
+        the session fails.  ``connection`` is a new one of the primary database, with a
+        transaction that commits together with the session's end, or aborts where
+        ``func`` raises or has called ``session.fail``.
+        """
+        request = self._request
+        go = self._engine.workers.prepare(
+            request.registry._zodb_databases[""], session, func, args
+        )
+        environ = request.environ
+        if not (environ.get("tm.active") or environ.get("repoze.tm.active")):
+            go(True)
+            return
+        transaction = request.tm.get()
+        transaction.addAfterCommitHook(go)
+        transaction.addAfterAbortHook(go, (False,))
+
+    def show_progress(self, session: Any) -> Response:
+        """The processing page of a session.
+
+        At its end it flashes the session's message, once, and goes to its
+        ``success_url`` or ``error_url``.  AsyncViewError without a
+        ``config.add_progress_view``.
+        """
+        return progress.show(self._request, session.id)
+
+    # Jobs
+
     def get_job(self, id: str) -> Entry | None:
         """A job of this user's (of anybody's for an admin), None if there is none."""
         store = self._store()
         entry = store.find(id) if store is not None and isinstance(id, str) else None
-        if entry is None or not self._may_see(entry):
+        if entry is None or not entry.job.view or not self._may_see(entry):
             return None
         return entry
 
-    def running(self, owner: Any = None, tag: str | None = None) -> list[Entry]:
-        """Jobs that have not ended, newest first; of one owner, with one tag.
+    def running(self, owner: Any = None, tag: str | None = None) -> list[SessionReader]:
+        """Jobs and sessions that have not ended, newest first; read-only.
 
         ``owner`` is a userid; None: of everybody.
         """
@@ -46,14 +141,23 @@ class Jobs:
         if store is None:
             return []
         wanted = None if owner is None else (type(owner).__name__, str(owner))
-        found = [
-            entry
-            for entry in store.unfinished()
-            if not entry.job.state.ended
-            and (wanted is None or entry.job.owner == wanted)
-            and (tag is None or tag in entry.job.term("tags"))
-        ]
-        return sorted(found, key=lambda entry: entry.job.created, reverse=True)
+        found = []
+        for entry in store.unfinished():
+            job = entry.job
+            if (
+                not job.state.ended
+                and (wanted is None or job.owner == wanted)
+                and (tag is None or tag in job.term("tags"))
+            ):
+                session = self._engine.keeper.reader(entry)
+                # It lives as long as the request's connection.
+                session.job = job
+                found.append(session)
+        return sorted(found, key=lambda session: session.created, reverse=True)
+
+    @property
+    def _engine(self) -> Engine:
+        return engine_of(self._request)
 
     def handle_chunk(self, params: Mapping[str, Any]) -> dict[str, str]:
         """Take in one chunk of the GWS protocol, for an endpoint of one's own.
@@ -74,9 +178,21 @@ class Jobs:
             return Upload(staged, lambda: get_connection(request))
 
     def _store(self) -> Store | None:
-        settings = engine_of(self._request).settings
+        settings = self._engine.settings
         connection = get_connection(self._request, settings.database)
         return store_of(connection, settings.name)
+
+    def _found(self, id: Any) -> SessionReader | None:
+        """As it is now: a session is there before the request's snapshot knows it."""
+        engine = self._engine
+        with reading(engine.db) as connection:
+            store = store_of(connection, engine.settings.name)
+            if store is None or not isinstance(id, str):
+                return None
+            entry = store.find(id)
+            if entry is None or not self._may_see(entry):
+                return None
+            return engine.keeper.reader(entry)
 
     def _may_see(self, entry: Entry) -> bool:
         request = self._request

@@ -178,7 +178,11 @@ def start(request: Request, label: Any, values: dict[str, Any]) -> Response:
 
 
 def processing(
-    request: Request, doc: dict[str, Any], poll_interval: float | None = None
+    request: Request,
+    doc: dict[str, Any],
+    poll_interval: float | None = None,
+    poll_url: str | None = None,
+    can_cancel: bool = True,
 ) -> Response:
     """What is shown while a job runs."""
     name, token = csrf_field(request)
@@ -193,14 +197,14 @@ def processing(
         {
             "doc": doc,
             "page_title": f"({int(shown)}%) {label}" if known else label,
-            "poll_url": f"{doc['links']['completed']}&output_json=1",
+            "poll_url": poll_url or f"{doc['links']['completed']}&output_json=1",
             "poll_interval": poll_interval,
             "refresh": request.GET.get("refresh") != "0",
             "refresh_url": here,
             "still_url": f"{here}&refresh=0",
             "csrf_name": name,
             "csrf_token": token,
-            "can_cancel": doc["status"] not in FINAL,
+            "can_cancel": can_cancel and doc["status"] not in FINAL,
         },
     )
     return response

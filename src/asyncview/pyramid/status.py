@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from datetime import datetime
@@ -23,6 +24,7 @@ from asyncview.job import QUEUED
 from asyncview.job import RUNNING
 from asyncview.job import Job
 from asyncview.progress import Snapshot
+from asyncview.progress import TaskSnapshot
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import subview_url
@@ -59,15 +61,20 @@ def label_of(view: Any) -> Any:
     return words.replace("_", " ").strip().capitalize()
 
 
-def shown_progress(entry: Entry) -> Any:
-    """netsight.async's value: False, a number, True, or "ERROR"."""
+def shown_progress(entry: Entry, now: float | None = None) -> Any:
+    """netsight.async's value: False, a number, True, or "ERROR".
+
+    ``now`` is in seconds since the epoch: an estimate grows by itself.
+    """
     state = entry.job.state
     if state.status in (FAILED, CANCELLED):
         return "ERROR"
     if state.status == COMPLETED:
         last = state.progress
         return 100 if last.numeric or last.share is not None else True
-    share = None if state.status == QUEUED else entry.snapshot.share
+    share = None
+    if state.status != QUEUED:
+        share = entry.snapshot.share_at(time.time() if now is None else now)
     if share is None:
         return False
     share = min(share, NOT_YET)
@@ -96,26 +103,41 @@ def is_stopping(entry: Entry) -> bool:
 
 
 def next_url(job: Job, base: str) -> str | None:
-    """Where a browser goes when the job has ended; None before."""
+    """Where a browser goes when the job has ended; None before.
+
+    A session that is no job has no result to go to.
+    """
     state = job.state
     if not state.ended:
         return None
     url = job.term("success_url")
     if state.status != COMPLETED:
         url = job.term("error_url") or url
-    return url or subview_url(base, "result", job.id)
+    if url or not job.view:
+        return str(url) if url else None
+    return subview_url(base, "result", job.id)
 
 
-def links(base: str, id: str) -> dict[str, str]:
-    return {name: subview_url(base, name, id) for name in SUBVIEWS}
+def links(job: Job, base: str) -> dict[str, str]:
+    """Addresses by what they are for; a session that is no job has but two."""
+    if job.view:
+        return {name: subview_url(base, name, job.id) for name in SUBVIEWS}
+    here = f"{base}?progress_id={job.id}"
+    known = {"completed": here, "processing": f"{here}&page=1"}
+    return {name: known.get(name, "") for name in SUBVIEWS}
 
 
-def document(request: Request, entry: Entry) -> dict[str, Any]:
-    """The status document of DESIGN.md, 4.2: all keys, one type a key."""
+def document(request: Request, entry: Entry, base: str | None = None) -> dict[str, Any]:
+    """The status document of DESIGN.md, 4.2: all keys, one type a key.
+
+    ``base`` is the view's own address, the request's if None.
+    """
     job, state, last = entry.job, entry.job.state, snapshot_of(entry)
-    base = own_url(request)
-    shown = shown_progress(entry)
-    percent = last.share
+    if base is None:
+        base = own_url(request)
+    now = time.time()
+    shown = shown_progress(entry, now)
+    percent = last.share_at(now)
     if state.status == COMPLETED:
         percent = 100.0 if shown == 100 and shown is not True else None
     elif percent is not None:
@@ -135,9 +157,9 @@ def document(request: Request, entry: Entry) -> dict[str, Any]:
         "current": last.current,
         "total": last.total,
         "message": _last_words(request, job, last),
-        "estimated": False,
+        "estimated": last.estimated and not state.ended,
         "rate": _rate(state.started, last),
-        "tasks": [],
+        "tasks": [_task(task, now) for task in last.tasks or declared(job)],
         "log": list(last.log),
         "version": version_of(entry),
         "created": iso(job.created),
@@ -148,7 +170,26 @@ def document(request: Request, entry: Entry) -> dict[str, Any]:
         "cancel_requested": stopping or state.status == CANCELLED,
         "error": _error(request, job),
         "next_url": next_url(job, base),
-        "links": links(base, job.id),
+        "links": links(job, base),
+    }
+
+
+def declared(job: Job) -> tuple[TaskSnapshot, ...]:
+    """The tasks of a job that has said nothing yet."""
+    return tuple(TaskSnapshot(id, name) for id, name in job.term("tasks"))
+
+
+def _task(task: TaskSnapshot, now: float) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "name": task.name or task.id,
+        "status": task.status,
+        "percent": task.share(now),
+        "current": task.current,
+        "total": task.total,
+        "message": task.message,
+        "estimated": task.estimated,
+        "tasks": [_task(each, now) for each in task.tasks],
     }
 
 
@@ -163,9 +204,10 @@ def _message(request: Request, status: str, shown: Any, stopping: bool) -> str:
 
 
 def _last_words(request: Request, job: Job, last: Snapshot) -> str:
-    """The job's message; where nothing can be flashed, what would have been."""
+    """The job's message; where nothing is flashed, what would have been."""
     status = job.state.status
-    if status in (COMPLETED, FAILED, CANCELLED) and not has_sessions(request):
+    shown = not has_sessions(request) or next_url(job, "") is None
+    if status in (COMPLETED, FAILED, CANCELLED) and shown:
         said = job.term("success_msg" if status == COMPLETED else "error_msg")
         return said or last.message
     return last.message
@@ -270,6 +312,9 @@ class Documents:
             return kept[1], kept[2]
         body = dumps(document(request, entry))
         etag = etag_of(body)
+        if not state.ended and entry.snapshot.estimated:
+            # It changes by itself.
+            return body, etag
         self._kept[key] = (serials, body, etag)
         while len(self._kept) > self._size:
             self._kept.popitem(last=False)

@@ -23,6 +23,7 @@ from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import find
 from asyncview.pyramid.access import found_now
 from asyncview.pyramid.access import is_api
+from asyncview.pyramid.access import is_asked
 from asyncview.pyramid.access import is_tried_again
 from asyncview.pyramid.access import process_id_of
 from asyncview.pyramid.facts import check_csrf
@@ -100,7 +101,7 @@ def completed(view: Any, process_id: str) -> Response:
     """How far the job is, as text or as the status document."""
     request = view.request
     entry = find(view, process_id)
-    if request.GET.get("output_json", "0").lower() in ("", "0", "false", "no"):
+    if not is_asked(request, "output_json"):
         return Response(
             str(status.shown_progress(entry)),
             content_type="text/plain",

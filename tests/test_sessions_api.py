@@ -1,0 +1,701 @@
+"""Sessions that are no job: made, opened, read, listed and ended by any code."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import transaction
+from conftest import PATIENCE
+from conftest import eventually
+from people import Policy
+from pyramid.request import Request
+from pyramid.response import Response
+from pyramid.session import SignedCookieSessionFactory
+from ZODB.DB import DB
+from ZODB.FileStorage import FileStorage
+
+import asyncview
+from asyncview import AsyncViewError
+from asyncview import InvalidTransition
+from asyncview import JobCancelled
+from asyncview import ProgressSession
+from asyncview.pyramid.jobs import Jobs
+from asyncview.store import reading
+from asyncview.store import store_of
+
+
+def request_of(site, user=None, **environ):
+    """A request as a view of the application has it, outside of its tweens."""
+    environ |= {"REMOTE_USER": user} if user else {}
+    request = Request.blank("/", environ)
+    request.registry = site.registry
+    request.context = None
+    return request
+
+
+def entry_of(site, id):
+    with reading(site.db) as connection:
+        entry = store_of(connection, "tests").find(id)
+        if entry is not None:
+            entry.job.state._p_activate()
+        return entry
+
+
+def state_of(site, id):
+    return entry_of(site, id).job.state
+
+
+@pytest.fixture
+def site(make_site):
+    return make_site(lambda config: config.set_security_policy(Policy()))
+
+
+@pytest.fixture
+def api(site):
+    """``request.asyncview`` for a user."""
+
+    def api(user="ann"):
+        return Jobs(request_of(site, user))
+
+    return api
+
+
+# Made and read
+
+
+def test_session_is_stored_at_once_in_a_transaction_of_its_own(site, api):
+    made = api().create_session(
+        label="Import",
+        tags=("members", 7),
+        tasks={"read": "Reading"},
+        message="Begins",
+        current=1,
+        total=4,
+    )
+    assert state_of(site, made.id).status == "running"
+    # Nobody has asked for a commit, and none is open.
+    found = api().get_session(made.id)
+    assert (found.id, found.label, found.owner) == (made.id, "Import", "ann")
+    assert found.tags == ("members", "7")
+    assert found.created == found.started
+    assert found.to_dict() == made.to_dict()
+    assert found.to_dict()["message"] == "Begins"
+
+
+def test_what_is_said_is_seen_by_others_and_what_is_omitted_stays(api):
+    made = api().create_session(current=1, total=4, message="Begins")
+    found = api().get_session(made.id)
+    assert found.overall_percent == 25
+    made.update(current=2)
+    eventually(lambda: found.overall_percent == 50)
+    assert found.to_dict()["message"] == "Begins"
+    made.update(message="Goes on")
+    eventually(lambda: found.to_dict()["message"] == "Goes on")
+    assert found.overall_percent == 50
+    made.finish()
+    # The end erases nothing either.
+    assert found.to_dict()["message"] == "Goes on"
+
+
+def test_reading_changes_nothing(site, api):
+    made = api().create_session()
+    made.finish("Done")
+    site.engine.pulse.beat()
+    before = site.db.lastTransaction()
+    for _ in range(3):
+        found = api().get_session(made.id)
+        assert found.is_complete
+        assert list(found.stream(0.01))
+    assert site.db.lastTransaction() == before
+
+
+def test_document_that_was_given_does_not_change_under_its_reader(api):
+    made = api().create_session(current=1, total=4)
+    document = made.to_dict()
+    made.update(3)
+    assert document["overall_percent"] == 25
+
+
+def test_million_updates_are_no_million_writes(site, api):
+    made = api().create_session(total=100)
+    site.engine.pulse.beat()
+    before = state_of(site, made.id).live._p_serial
+    for i in range(10_000):
+        made.update(i)
+    assert made.snapshot.version < 1000
+    eventually(lambda: state_of(site, made.id).live._p_serial != before)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"success_url": "//evil.example"},
+        {"error_url": "https://evil.example/"},
+        {"id": "../etc"},
+        {"id": ""},
+        {"id": "x" * 65},
+    ],
+)
+def test_what_may_not_be_said_is_refused_and_makes_nothing(site, api, terms):
+    with pytest.raises(ValueError, match=r"."):
+        api().create_session(**terms)
+    assert api().running() == []
+
+
+def test_unknown_term_is_a_type_error(api):
+    with pytest.raises(TypeError, match="colour"):
+        api().create_session(colour="red")
+
+
+# Ids
+
+
+def test_id_may_be_given_beforehand(api):
+    id = api().new_id()
+    assert api().get_session(id) is None
+    made = api().create_session(id=id)
+    assert made.id == id
+    assert api().get_session(id).id == id
+
+
+def test_id_that_is_taken_is_refused_and_its_session_unharmed(api):
+    made = api().create_session(id="mine", label="First")
+    with pytest.raises(ValueError, match="mine"):
+        api("bob").create_session(id="mine", label="Second")
+    assert api().get_session("mine").label == "First"
+    made.finish()
+    with pytest.raises(ValueError, match="mine"):
+        api().create_session(id="mine")
+
+
+def test_of_two_that_take_an_id_at_once_one_gets_it(api):
+    begin = threading.Barrier(4)
+
+    def make(number):
+        begin.wait(PATIENCE)
+        try:
+            return api().create_session(id="one", label=str(number)).id
+        except ValueError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(make, range(4)))
+    assert sorted(made, key=str) == [None, None, None, "one"]
+
+
+def test_each_run_has_an_id_of_its_own(api):
+    first, second = (api().create_session(message=text) for text in ("a", "b"))
+    first.finish(url="/first")
+    assert first.id != second.id
+    assert api().get_session(second.id).to_dict()["message"] == "b"
+    assert not api().get_session(second.id).is_complete
+
+
+# Owners
+
+
+def test_session_is_its_owners_and_an_admins(api):
+    made = api().create_session()
+    assert api("bob").get_session(made.id) is None
+    assert api("bob").open_session(made.id) is None
+    assert api("admin").get_session(made.id).id == made.id
+    assert api().get_session("unknown") is None
+    assert api().get_session(None) is None
+
+
+def test_owner_may_be_said(api):
+    made = api().create_session(owner="bob")
+    assert api().get_session(made.id) is None
+    assert api("bob").get_session(made.id).owner == "bob"
+    anybodys = api().create_session(owner=None)
+    assert api("bob").get_session(anybodys.id).owner is None
+
+
+def test_anonymous_session_belongs_to_its_web_session(make_site):
+    def view(request):
+        id = request.GET.get("id")
+        if id is None:
+            return Response(request.asyncview.create_session().id)
+        return Response(str(request.asyncview.get_session(id) is not None))
+
+    def configure(config):
+        config.set_session_factory(SignedCookieSessionFactory("secret"))
+        config.add_view(view, name="view")
+
+    site = make_site(configure)
+    mine, other = site.browser(), site.browser()
+    id = mine.get("/view").text
+    assert mine.get(f"/view?id={id}").text == "True"
+    assert other.get(f"/view?id={id}").text == "False"
+
+
+# Opened
+
+
+def test_opened_session_is_the_one_that_this_process_has(api):
+    made = api().create_session()
+    assert api().open_session(made.id) is made
+    made.finish()
+    assert api().open_session(made.id) is None
+    assert api().open_session("unknown") is None
+
+
+def test_session_of_another_process_goes_on_where_it_was(site, api):
+    first = api().create_session(current=1, total=4, message="Begins", tasks={"a": "A"})
+    with first.task("a", weight=2) as task:
+        task.task("part").update(1, 2)
+        site.engine.pulse.beat()
+        before = first.to_dict()
+        # Another process has it, as far as this one knows.
+        runner = site.engine.runner
+        own, runner.worker = runner.worker, "another"
+        site.engine.live.end(first.id)
+        second = api().open_session(first.id)
+        assert second is not first
+        assert second.to_dict() == before
+        second.task("a").update(message="Goes on")
+        second.finish()
+        runner.worker = own
+    found = api().get_session(first.id)
+    assert found.is_complete
+    assert found.to_dict()["tasks"]["a"]["message"] == "Goes on"
+    # Whoever had it before has it no more.
+    with pytest.raises(InvalidTransition):
+        first.fail("late")
+    assert found.is_complete
+
+
+# Listed
+
+
+def test_running_lists_sessions_newest_first_and_the_list_shrinks(api):
+    made = [
+        api(user).create_session(label=f"{user} {tag}", tags=(tag,))
+        for user in ("ann", "bob")
+        for tag in ("red", "blue")
+    ]
+
+    def labels(*args, **kw):
+        return [each.label for each in api().running(*args, **kw)]
+
+    assert labels() == ["bob blue", "bob red", "ann blue", "ann red"]
+    assert labels(owner="bob") == ["bob blue", "bob red"]
+    assert labels(tag="red") == ["bob red", "ann red"]
+    assert labels("ann", "red") == ["ann red"]
+    assert not hasattr(api().running()[0], "update")
+    made[0].finish()
+    made[1].fail("Refused")
+    assert labels(owner="ann") == []
+
+
+# Ended
+
+
+def test_finish_says_message_and_address(site, api):
+    made = api().create_session(success_msg="Old", success_url="/old", error_url="/e")
+    made.update(1, 4)
+    made.finish("All imported", "/members")
+    job = entry_of(site, made.id).job
+    assert job.state.status == "completed"
+    assert job.term("success_msg") == "All imported"
+    assert job.term("success_url") == "/members"
+    found = api().get_session(made.id)
+    assert (found.status, found.overall_percent) == ("complete", 100)
+    assert found.to_dict()["message"] == "All imported"
+    assert made.is_complete
+
+
+def test_text_of_a_failure_is_shown_and_an_exception_is_not(site, api, caplog):
+    made = api().create_session(error_msg="The import failed")
+    made.fail(ValueError("a secret"))
+    job = entry_of(site, made.id).job
+    assert job.state.failure.message == "a secret"
+    assert job.term("error_msg") == "The import failed"
+    assert job.state.failure.id in caplog.text
+    assert "a secret" in caplog.text
+    found = api().get_session(made.id)
+    assert found.has_error
+    assert "secret" not in str(found.to_dict())
+    other = api().create_session()
+    other.fail("No such file", "/again")
+    job = entry_of(site, other.id).job
+    assert (job.term("error_msg"), job.term("error_url")) == ("No such file", "/again")
+
+
+def test_session_ends_once(site, api):
+    made = api().create_session()
+    made.fail("Refused")
+    with pytest.raises(InvalidTransition):
+        made.finish("Done")
+    assert state_of(site, made.id).status == "failed"
+    assert made.has_error
+    assert not made.is_complete
+
+
+def test_end_with_an_address_that_may_not_be_is_no_end(site, api):
+    made = api().create_session()
+    with pytest.raises(ValueError, match="evil"):
+        made.finish(url="//evil.example")
+    assert state_of(site, made.id).status == "running"
+    made.finish(url="/good")
+
+
+def test_session_ends_with_the_tasks_that_were_said_beforehand(site, api):
+    made = api().create_session(tasks={"a": "A", "b": "B"})
+    made.complete("a")
+    future = Future()
+    made.add_parallel("b", future)
+    site.engine.pulse.beat()
+    assert state_of(site, made.id).status == "running"
+    future.set_result(1)
+    eventually(lambda: state_of(site, made.id).status == "completed")
+    assert api().running() == []
+    # Who says it as well is right.
+    made.finish()
+
+
+def test_session_whose_task_failed_ends_when_the_others_have_ended(site, api):
+    made = api().create_session(tasks={"a": "A", "b": "B"})
+    made.error("a", "Refused")
+    made.start("b")
+    site.engine.pulse.beat()
+    assert state_of(site, made.id).status == "running"
+    made.complete("b")
+    eventually(lambda: state_of(site, made.id).status == "failed")
+    tasks = api().get_session(made.id).to_dict()["tasks"]
+    assert [task["status"] for task in tasks.values()] == ["error", "complete"]
+
+
+def test_tasks_that_are_made_on_the_way_do_not_end_a_session(site, api):
+    made = api().create_session()
+    with made.task("a"):
+        pass
+    site.engine.pulse.beat()
+    site.engine.pulse.beat()
+    assert state_of(site, made.id).status == "running"
+    made.finish()
+
+
+def test_session_of_a_dead_process_ends_as_failed(make_site, tmp_path):
+    path = tmp_path / "Data.fs"
+    script = (
+        "import os, sys\n"
+        "from ZODB.DB import DB\n"
+        "from ZODB.FileStorage import FileStorage\n"
+        "from asyncview import ProgressSession\n"
+        "db = DB(FileStorage(sys.argv[1]))\n"
+        "made = ProgressSession.create(db.open(), name='tests', id='lost', current=1,"
+        " total=2)\n"
+        "os._exit(9)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script, path]
+    assert subprocess.run(command, check=False).returncode == 9
+    (tmp_path / "Data.fs.lock").unlink(missing_ok=True)
+    site = make_site(asyncview__lease="0.4")
+    site.app.get("/", status=404)
+    found = Jobs(request_of(site)).get_session("lost")
+    assert found.overall_percent == 50
+    eventually(lambda: found.has_error)
+    assert state_of(site, "lost").failure.reason == "interrupted"
+
+
+def test_session_expires_as_jobs_do(make_site):
+    site = make_site(asyncview__keep="3600")
+    api = Jobs(request_of(site))
+    kept, gone = api.create_session(), api.create_session(keep=0)
+    kept.finish()
+    gone.finish()
+    site.engine.pulse.beat()
+    site.engine.runner.clock = lambda: entry_of(site, kept.id).job.created + 60
+    site.engine.pulse.sweep()
+    assert api.get_session(gone.id) is None
+    assert api.get_session(kept.id).is_complete
+
+
+def test_close_leaves_no_session_running(make_site, tmp_path):
+    site = make_site()
+    made = Jobs(request_of(site)).create_session()
+    asyncview.close(site.registry, drain=0)
+    # In the thread of somebody who knows of no job nothing is raised.
+    made.update(1, 2)
+    assert made.has_error
+    db = DB(FileStorage(str(tmp_path / "Data.fs")))
+    with reading(db) as connection:
+        assert store_of(connection, "tests").find(made.id).job.state.status == "failed"
+    db.close()
+
+
+def test_jobs_own_session_ends_with_the_job_only(make_site):
+    class Work(asyncview.BaseAsyncView):
+        def __run__(self):
+            with pytest.raises(AsyncViewError, match="ends with the job"):
+                self.progress.finish()
+            assert self.request.asyncview.open_session(self.process_id) is None
+            return "done"
+
+    site = make_site(lambda config: config.add_async_view(Work, "work"))
+    document = site.run("/work")
+    assert document["status"] == "completed"
+    found = Jobs(request_of(site)).get_session(document["process_id"])
+    assert (found.status, found.label) == ("complete", "Work")
+
+
+def test_session_is_no_job_and_has_no_view(make_site):
+    site = make_site(lambda config: config.add_async_view(asyncview.BaseAsyncView, "w"))
+    api = Jobs(request_of(site))
+    made = api.create_session()
+    assert api.get_job(made.id) is None
+    site.app.get(f"/w/completed?process_id={made.id}", status=404)
+
+
+# In a thread of the application's own
+
+
+@pytest.fixture
+def run(site, api):
+    """Runs a function for a new session; gives both when it has ended."""
+
+    def run(func, *args, **terms):
+        session = api().create_session(**terms)
+        api().run_in_thread(session, func, *args)
+        assert site.engine.workers.join(PATIENCE)
+        return session, state_of(site, session.id)
+
+    return run
+
+
+def root_of(site):
+    with reading(site.db) as connection:
+        return dict(connection.root())
+
+
+def test_work_in_a_thread_commits_and_finishes_in_one_transaction(site, run):
+    def work(connection, session, name):
+        session.update(1, 1)
+        connection.root()[name] = threading.current_thread() is main
+        with reading(site.db) as other:
+            assert name not in other.root()
+
+    main = threading.current_thread()
+    session, state = run(work, "here")
+    assert state.status == "completed"
+    assert root_of(site)["here"] is False
+    assert session.is_complete
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, SystemExit, KeyboardInterrupt, JobCancelled]
+)
+def test_work_that_raises_whatever_is_rolled_back_and_failed(site, run, error):
+    def work(connection, session):
+        connection.root()["half"] = True
+        raise error
+
+    session, state = run(work)
+    assert (state.status, state.failure.type) == ("failed", error.__name__)
+    assert "half" not in root_of(site)
+    assert session.has_error
+
+
+def test_work_that_cannot_even_begin_is_failed(run):
+    _, state = run(lambda: None)
+    assert (state.status, state.failure.type) == ("failed", "TypeError")
+
+
+def test_work_says_how_it_ends_and_it_ends_with_the_commit(site, run):
+    def work(connection, session):
+        session.finish("5 imported", "/members")
+        assert state_of(site, session.id).status == "running"
+        connection.root()["done"] = True
+
+    session, state = run(work, success_msg="Old")
+    assert state.changed == {"success_msg": "5 imported", "success_url": "/members"}
+    assert session.to_dict()["message"] == "5 imported"
+    assert root_of(site)["done"]
+
+
+def test_work_that_says_finish_and_then_raises_has_failed(site, run):
+    def work(connection, session):
+        connection.root()["half"] = True
+        session.finish("All good")
+        raise ZeroDivisionError
+
+    _, state = run(work)
+    assert state.status == "failed"
+    assert "half" not in root_of(site)
+
+
+def test_work_that_says_fail_is_rolled_back(site, run):
+    def work(connection, session):
+        connection.root()["half"] = True
+        session.fail("No such file", "/again")
+
+    _, state = run(work)
+    assert (state.status, state.changed["error_msg"]) == ("failed", "No such file")
+    assert "half" not in root_of(site)
+
+
+def test_work_whose_commit_fails_has_failed(site, run):
+    def work(connection, session):
+        connection.root()["unpicklable"] = threading.Lock()
+
+    _, state = run(work)
+    assert state.status == "failed"
+
+
+def test_work_whose_commit_conflicts_has_failed_and_is_not_run_again(site, run):
+    calls = []
+
+    def work(connection, session):
+        calls.append(1)
+        connection.root()["mine"] = 1
+        other = site.db.open(transaction.TransactionManager(explicit=True))
+        other.transaction_manager.begin()
+        other.root()["theirs"] = 1
+        other.transaction_manager.commit()
+        other.close()
+
+    _, state = run(work)
+    assert (state.status, state.failure.type) == ("failed", "ConflictError")
+    assert len(calls) == 1
+    assert "mine" not in root_of(site)
+
+
+def test_tasks_do_not_end_the_session_of_work_that_goes_on(site, run):
+    def work(connection, session):
+        session.complete("a")
+        site.engine.pulse.beat()
+        site.engine.pulse.beat()
+        assert state_of(site, session.id).status == "running"
+
+    _, state = run(work, tasks={"a": "A"})
+    assert state.status == "completed"
+
+
+def test_thread_starts_when_its_request_has_committed(make_site):
+    seen = threading.Event()
+
+    def work(connection, session):
+        session.update(message=connection.root()["made by the request"])
+        seen.set()
+
+    def view(request):
+        session = request.asyncview.create_session()
+        request.asyncview.run_in_thread(session, work)
+        request.context.data["made by the request"] = "hello"
+        assert not seen.is_set()
+        assert threading.active_count() == before
+        if "fail" in request.GET:
+            raise ZeroDivisionError
+        return Response(session.id)
+
+    site = make_site(lambda config: config.add_view(view, name="view"))
+    site.engine.pulse.start()
+    before = threading.active_count()
+    id = site.app.post("/view").text
+    assert site.engine.workers.join(PATIENCE)
+    assert state_of(site, id).progress.message == "hello"
+    seen.clear()
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        site.app.post("/view?fail=1")
+    assert not seen.is_set()
+    # Whoever waits for it is told.
+    assert Jobs(request_of(site)).running() == []
+
+
+def test_close_waits_for_work_and_then_asks_it_to_stop(make_site):
+    site = make_site()
+    api = Jobs(request_of(site))
+    inside, ended = threading.Event(), []
+
+    def work(connection, session):
+        inside.set()
+        try:
+            while True:
+                session.update()
+        except JobCancelled:
+            ended.append("asked")
+            raise
+
+    session = api.create_session()
+    api.run_in_thread(session, work)
+    assert inside.wait(PATIENCE)
+    site.engine.close(0.05)
+    assert ended == ["asked"]
+    assert state_of(site, session.id).failure.reason == "interrupted"
+
+
+def test_session_works_for_one_function_and_for_no_job(api):
+    session = api().create_session()
+    api().run_in_thread(session, lambda connection, session: None)
+    with pytest.raises(InvalidTransition):
+        api().run_in_thread(session, lambda connection, session: None)
+    with pytest.raises(AsyncViewError, match="no job"):
+        api().run_in_thread(ProgressSession("a job's"), print)
+
+
+# Without Pyramid
+
+
+@pytest.fixture
+def db(tmp_path):
+    db = DB(FileStorage(str(tmp_path / "Script.fs")))
+    yield db
+    db.close()
+
+
+def test_script_makes_a_session_and_leaves_nothing_behind(db):
+    before = threading.active_count()
+    with db.transaction() as connection:
+        made = ProgressSession.create(connection, label="Import", tasks={"a": "A"})
+        found = ProgressSession.get(connection, made.id)
+        assert (found.label, found.owner) == ("Import", None)
+        assert ProgressSession.get(connection, "unknown") is None
+        with made.task("a") as task:
+            task.update(1, 2)
+        made.finish()
+        assert found.is_complete
+    eventually(lambda: threading.active_count() == before)
+    with reading(db) as connection:
+        store = store_of(connection, "asyncview")
+        assert store.crowd() == 0
+        assert not store.leases
+        assert made.id in store.finished
+
+
+def test_script_has_as_many_sessions_as_it_likes_at_once(db):
+    connection = db.open(transaction.TransactionManager(explicit=True))
+
+    def work(number):
+        made = ProgressSession.create(connection, label=str(number))
+        made.update(1, 2)
+        made.finish()
+        return ProgressSession.get(connection, made.id).status
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(work, range(20))) == {"complete"}
+    connection.close()
+
+
+def test_script_finds_the_application_of_its_database(db):
+    connection = db.open(transaction.TransactionManager(explicit=True))
+    ProgressSession.create(connection, name="club", id="one").finish()
+    assert ProgressSession.get(connection, "one").is_complete
+    ProgressSession.create(connection, name="shop", id="two").finish()
+    with pytest.raises(ValueError, match="club, shop"):
+        ProgressSession.get(connection, "one")
+    assert ProgressSession.get(connection, "two", name="shop").is_complete
+    connection.close()
+
+
+def test_script_in_the_process_of_a_site_uses_its_pulse(site, api):
+    connection = site.db.open(transaction.TransactionManager(explicit=True))
+    made = ProgressSession.create(connection, owner="ann")
+    connection.close()
+    assert site.engine.live.session(made.id) is made
+    assert api().get_session(made.id).owner == "ann"
+    made.finish()
