@@ -11,6 +11,7 @@ import threading
 import pytest
 from conftest import PATIENCE
 from conftest import eventually
+from pyramid.request import Request
 from pyramid.response import Response
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
@@ -18,8 +19,10 @@ from ZODB.POSException import ReadConflictError
 from ZODB.POSException import StorageError
 
 from asyncview import BaseAsyncView
+from asyncview import InvalidTransition
 from asyncview.job import INTERRUPTED
 from asyncview.job import TIMEOUT
+from asyncview.pyramid.jobs import Jobs
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -498,3 +501,81 @@ def test_full_disk_delays_the_end_of_a_job_and_nothing_is_lost(tmp_path):
         False,
         "True",
     ]
+
+
+# Sessions that are no job
+
+
+@pytest.fixture
+def api(site):
+    request = Request.blank("/")
+    request.registry = site.registry
+    return Jobs(request)
+
+
+def status_of(site, session):
+    with reading(site.db) as connection:
+        return store_of(connection, "tests").find(session.id).job.state.status
+
+
+@pytest.mark.parametrize("error", DOUBTFUL)
+def test_session_that_was_stored_all_the_same_is_made_once(site, api, error):
+    left = site.fault("MainThread", 1, error, stored=True)
+    session = api.create_session("made-once" + error.__name__, owner=None)
+    assert not left
+    session.finish()
+    assert status_of(site, session) == "completed"
+
+
+@pytest.mark.parametrize("error", DOUBTFUL)
+@pytest.mark.parametrize("end", ["finish", "fail"])
+def test_end_that_was_stored_all_the_same_is_the_end(site, api, error, end):
+    session = api.create_session(owner=None)
+    left = site.fault("MainThread", 1, error, stored=True)
+    session.finish("Done") if end == "finish" else session.fail("Lost")
+    assert not left
+    assert status_of(site, session) == ("completed" if end == "finish" else "failed")
+    assert session.id not in site.engine.live
+
+
+@pytest.mark.parametrize("error", LASTING)
+def test_end_that_was_not_stored_is_raised_and_may_be_said_again(site, api, error):
+    session = api.create_session(owner=None)
+    left = site.fault("MainThread", 1, error)
+    with pytest.raises(error):
+        session.finish("Done")
+    assert not left
+    assert status_of(site, session) == "running"
+    session.finish("Done")
+    assert status_of(site, session) == "completed"
+
+
+@pytest.mark.parametrize("error", DOUBTFUL)
+def test_session_that_was_taken_over_all_the_same_is_its_takers(site, api, error):
+    session = api.create_session(owner=None)
+    # As if it were another process's.
+    site.engine.live.end(session.id)
+    left = site.fault("MainThread", 1, error, stored=True)
+    opened = api.open_session(session.id)
+    assert not left
+    opened.finish()
+    assert status_of(site, session) == "completed"
+    with pytest.raises(InvalidTransition):
+        session.fail("It is another's")
+    assert status_of(site, session) == "completed"
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("error", LASTING)
+def test_work_in_a_thread_and_its_end_are_one_also_in_doubt(site, api, error, stored):
+    def work(connection, session):
+        connection.root()["work"] = 1
+
+    session = api.create_session(owner=None)
+    left = site.fault(f"asyncview-{session.id[:6]}", 1, error, stored=stored)
+    api.run_in_thread(session, work)
+    eventually(lambda: status_of(site, session) != "running")
+    eventually(lambda: session.id not in site.engine.live)
+    assert not left
+    assert status_of(site, session) == ("completed" if stored else "failed")
+    assert site.work() == int(stored)
