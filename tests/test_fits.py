@@ -50,6 +50,7 @@ PUBLIC = {
     "success_url",
     "tags",
     "tasks",
+    "upload",
     "uploads",
 }
 
