@@ -111,7 +111,8 @@ def test_example_of_a_stream_and_of_htmx_follow_a_session(site_of):
 
 
 def test_example_of_the_macro_is_a_processing_page(make_site, tmp_path, gate):
-    (block,) = blocks("progress", "html")
+    block, own = blocks("progress", "html")
+    assert "data-asyncview-url" in own
     page = tmp_path / "waiting.pt"
     page.write_text(block)
 
@@ -190,9 +191,23 @@ def test_tasks_of_django_spire_are_streamed_to_their_end(site_of):
     assert {task["status"] for task in last["tasks"].values()} == {"complete"}
 
 
-def test_job_of_gws_runs_with_its_file(site_of):
+@pytest.mark.parametrize("chunked", [True, False])
+def test_job_of_gws_runs_with_its_file(site_of, chunked):
     site = site_of(run(blocks("coming_from/gws")[0]))
-    started = site.app.post("/import", upload_files=[("file", "f", b"one two three")])
+    if chunked:
+        chunk = {
+            "uploadUid": "",
+            "fileName": "f",
+            "totalSize": "13",
+            "chunkNumber": "0",
+            "chunkCount": "1",
+        }
+        content = [("content", "blob", b"one two three")]
+        uid = site.app.post("/upload", chunk, upload_files=content).json["uploadUid"]
+        started = site.app.post("/import", {"file": uid})
+    else:
+        files = [("file", "f", b"one two three")]
+        started = site.app.post("/import", upload_files=files)
     process_id = started.location.rpartition("=")[2]
     site.wait(process_id)
     document = site.status("/import", process_id)

@@ -348,6 +348,22 @@ def test_tasks_are_listed_with_their_states_and_parts(show):
     assert "3 of 15" in shown
     assert ">50%<" in shown
     assert "Refused" in shown
+    bars = re.findall(
+        r'<progress[^>]*data-task="bar"[^>]*>', text.partition("<template")[0]
+    )
+    values = [re.search(r'value="([^"]*)"', bar)[1] for bar in bars]
+    assert values == ["100", "0", "50.5", "20.0", "0"]
+    assert not any("hidden" in bar for bar in bars)
+
+
+def test_what_is_an_estimate_is_said_to_be_one(show):
+    doc = {"estimated": True, "percent": 12.7}
+    task = make_task("sum", status="running", percent=12.7, estimated=True)
+    text = without_space(show("processing", doc={**doc, "tasks": [task]}).text)
+    assert text.partition("<template")[0].count("about 12%") == 2
+    # At the end nothing is guessed any more.
+    ended = show("processing", doc={**doc, "status": "failed", "percent": 12.7}).text
+    assert "about 12%" not in without_space(ended)
 
 
 def test_failure_in_the_page_is_an_alert_with_its_reference(show):

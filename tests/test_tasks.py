@@ -3,6 +3,7 @@
 import logging
 import pickle
 import threading
+import time
 from concurrent.futures import CancelledError
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
@@ -543,3 +544,26 @@ def test_failure_that_a_task_keeps_is_logged_where_sessions_log(session, caplog)
     with caplog.at_level(logging.ERROR, "asyncview.session"):
         session.add_sequential("read", lambda: 1 / 0)
     assert [record.name for record in caplog.records] == ["asyncview.session"]
+
+
+def test_estimate_stands_still_after_the_end(make_site, gate, monkeypatch):
+    class Guessing(BaseAsyncView):
+        def __run__(self):
+            self.progress.task("all", expected=3600).start()
+            gate.wait(PATIENCE)
+            raise ValueError("in the middle")
+
+    site = make_site(lambda config: config.add_async_view(Guessing, "guessing"))
+    gate.set()
+    process_id = site.run("/guessing")["process_id"]
+    told = [site.status("/guessing", process_id)["tasks"]]
+    reader = site.engine.keeper.get(process_id)
+    lines = [reader.to_dict()]
+    later = time.time() + 3600
+    monkeypatch.setattr("asyncview.pyramid.status.time.time", lambda: later)
+    monkeypatch.setattr(site.engine.runner, "clock", lambda: later)
+    site.registry.asyncview.documents._kept.clear()
+    told.append(site.status("/guessing", process_id)["tasks"])
+    lines.append(reader.to_dict())
+    assert told[0] == told[1]
+    assert lines[0] == lines[1]

@@ -49,6 +49,7 @@ class SessionReader(Told):
         self.created = job.created
         self.started = job.state.started
         self._seen: tuple[str, Snapshot] = (RUNNING, NOTHING)
+        self._finished: float | None = None
 
     def stream(self, poll_interval: float = 0.1) -> Iterator[str]:
         """See `IProgressSession`."""
@@ -61,13 +62,16 @@ class SessionReader(Told):
             found = self._find(connection)
             if found is not None:
                 ended = found.job.state.ended
+                self._finished = found.job.state.finished
                 self._seen = told(found)
             else:
                 # It was deleted, or has expired.
                 ended = True
                 status, last = self._seen
                 self._seen = (COMPLETE if status == COMPLETE else ERROR, last)
-        return as_dict(self.id, *self._seen, self._runner.clock()), ended
+        # An estimate grows until the end.
+        now = self._finished or self._runner.clock()
+        return as_dict(self.id, *self._seen, now), ended
 
     def _find(self, connection: Connection) -> Entry | None:
         store = store_of(connection, self._runner.name)

@@ -54,21 +54,22 @@ def pytest_collection_modifyitems(items):
             item.add_marker("browser")
 
 
-def find_axe():
-    folder = os.environ.get("ASYNCVIEW_NODE", HERE)
-    path = Path(folder, "node_modules", "axe-core", "axe.min.js")
-    if not path.exists():
-        pytest.fail(f"there is no {path}: run 'npm ci' in tests/browser")
-    return path.read_text("utf-8")
+@pytest.fixture(scope="session")
+def node():
+    """The folder of what the tests need from npm."""
+    folder = Path(os.environ.get("ASYNCVIEW_NODE", HERE), "node_modules")
+    if not folder.exists():
+        pytest.fail(f"there is no {folder}: run 'npm ci' in tests/browser")
+    return folder
 
 
 # The browser
 
 
 @pytest.fixture(scope="session")
-def axe():
+def axe(node):
     """Gives what axe-core finds on a page: one line a fault."""
-    source = find_axe()
+    source = (node / "axe-core" / "axe.min.js").read_text("utf-8")
 
     def axe(page):
         page.evaluate(source)

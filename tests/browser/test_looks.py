@@ -32,6 +32,24 @@ def running(place, tab):
     expect(tab.get_by_text("read the list of members")).to_be_visible()
 
 
+def tasks(place, tab):
+    """Done, current with parts, pending and failed ones."""
+
+    def step(view):
+        told = view.progress
+        told.task("read", "Reading the list of members").complete("5,000 members")
+        told.task("check", "Checking addresses", expected=3600).start()
+        parts = told.task("send", "Sending")
+        parts.task("members", "To members").update(120, 400, "a" * 60)
+        parts.task("guests", "To guests").error("The post is shut")
+        told.task("archive", "Into the archive").update(message="Copying")
+        told.task("report", "Writing the report")
+
+    start(place, tab)
+    place.work.do(step)
+    expect(tab.get_by_text("120 of 400")).to_be_visible()
+
+
 def queued(place, tab):
     other = tab.context.new_page()
     start(place, other)
@@ -100,6 +118,7 @@ PAGES = [
     start_page,
     running_without_numbers,
     running,
+    tasks,
     queued,
     stopping,
     completed,

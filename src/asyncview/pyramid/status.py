@@ -135,7 +135,8 @@ def document(request: Request, entry: Entry, base: str | None = None) -> dict[st
     job, state, last = entry.job, entry.job.state, snapshot_of(entry)
     if base is None:
         base = own_url(request)
-    now = time.time()
+    # An estimate grows until the end.
+    now = state.finished or time.time()
     shown = shown_progress(entry, now)
     percent = last.share_at(now)
     if state.status == COMPLETED:

@@ -7,6 +7,8 @@
   const HOPELESS = [400, 403, 404, 410];
   const TIMEOUT = 15;
   const LONGEST_WAIT = 30;
+  const EVENTS = "text/event-stream";
+  const LINES = "application/x-ndjson";
 
   function isDocument(doc) {
     return doc !== null && typeof doc === "object" && typeof doc.status === "string";
@@ -24,6 +26,56 @@
     }
   }
 
+  /* Hands over each document of a stream as it comes: of server-sent events, or one a
+     line.  `memory` keeps the id of the last event, and when to come back. */
+  async function listen(response, memory, hear) {
+    const events = isStream(response) === EVENTS;
+    const decoder = new TextDecoder();
+    const reader = response.body.getReader();
+    let rest = "";
+    let data = "";
+    for (;;) {
+      const chunk = await reader.read();
+      if (chunk.done) {
+        if (!events && rest) throw new Error("half a line");
+        return;
+      }
+      const lines = (rest + decoder.decode(chunk.value, {stream: true})).split(/\r?\n/);
+      rest = lines.pop();
+      lines.forEach(function (line) {
+        if (!events) {
+          if (line) hear(JSON.parse(line));
+          return;
+        }
+        const field = /^(data|id|retry): ?(.*)$/.exec(line);
+        if (field && field[1] === "data") data += field[2] + "\n";
+        else if (field && field[1] === "id") memory.id = field[2];
+        else if (field) memory.retry = Number(field[2]) / 1000 || 0;
+        if (line || !data) return;
+        const text = data;
+        data = "";
+        hear(JSON.parse(text));
+      });
+    }
+  }
+
+  function isStream(response) {
+    const type = (response.headers.get("Content-Type") || "").split(";")[0].trim();
+    return [EVENTS, LINES].includes(type) ? type : null;
+  }
+
+  /* A line of `session.stream()`, in the words of the status document.  What it says
+     of the status is final only with the end of the stream. */
+  function translated(doc) {
+    return Object.assign({}, doc, {
+      status: "running",
+      percent: doc.overall_percent,
+      tasks: Object.keys(doc.tasks || {}).map(function (id) {
+        return Object.assign({id: id}, doc.tasks[id]);
+      }),
+    });
+  }
+
   function call(hook, args) {
     if (typeof hook !== "function") return;
     try {
@@ -34,17 +86,19 @@
     }
   }
 
-  /* Polls `url` until the job has ended.  Options, all optional; times in seconds:
+  /* Looks at `url` until the job has ended: at its document, its events, or the lines
+     of a stream.  Options, all optional; times in seconds:
      element        where to show it, and where asyncview:update is dispatched
-     interval       between two looks (5)
-     redirect       go to next_url at the end (true)
+     interval       between two looks (5, or what events ask for)
+     redirect       go to next_url at the end (true), or to this address
      redirectDelay  wait that long before (0.5)
      onUpdate(doc), onComplete(doc), onError(doc or null, HTTP status or null) */
   function follow(url, options) {
     const given = options || {};
     const element = given.element || null;
     const interval = given.interval > 0 ? Number(given.interval) : 5;
-    const redirect = given.redirect !== false;
+    const memory = {id: "", retry: 0};
+    const redirect = given.redirect === undefined ? true : given.redirect;
     const delay = given.redirectDelay >= 0 ? Number(given.redirectDelay) : 0.5;
     const view = element ? display(element, interval) : null;
     const early = [Math.min(1, interval), Math.min(1, interval)];
@@ -71,7 +125,7 @@
       } else if (early.length) {
         wait = early.shift();
       } else {
-        wait = interval;
+        wait = given.interval > 0 ? interval : memory.retry || interval;
       }
       if (document.hidden) wait = Math.max(wait, Math.min(wait * 4, LONGEST_WAIT));
       schedule(wait);
@@ -81,26 +135,49 @@
       clearTimeout(timer);
       if (request) request.abort();
       const mine = request = new AbortController();
-      const limit = setTimeout(function () { mine.abort(); }, TIMEOUT * 1000);
-      let doc = null;
+      let limit = null;
+      let last = null;
       let status = 0;
       let retryAfter = 0;
       let clock = 0;
+
+      function wait() {
+        clearTimeout(limit);
+        limit = setTimeout(function () { mine.abort(); }, TIMEOUT * 1000);
+      }
+
+      function hear(doc) {
+        wait();
+        if (stopped || mine !== request || !isDocument(doc)) return;
+        failures = 0;
+        last = doc;
+        if (view) view.found();
+        take(doc, clock);
+      }
+
+      wait();
       try {
         const response = await fetch(url, {
           credentials: "same-origin",
           // Asks each time, with the ETag that the browser keeps.
           cache: "no-cache",
-          headers: {Accept: "application/json"},
+          headers: Object.assign({Accept: ["application/json", EVENTS, LINES].join(", ")},
+            memory.id ? {"Last-Event-ID": memory.id} : null),
           signal: mine.signal,
         });
         status = response.status;
         retryAfter = Number(response.headers.get("Retry-After")) || 0;
         clock = Date.parse(response.headers.get("Date"));
-        if (response.ok) doc = await response.json();
+        if (response.ok && isStream(response)) {
+          await listen(response, memory, hear);
+          if (last && "overall_percent" in last) finish(last);
+        } else if (response.ok) {
+          hear(await response.json());
+        }
       } catch (error) {
-        // Offline, timed out, or a login page in place of JSON: a failed look.
-        doc = null;
+        // Offline, timed out, or a login page in place of JSON: a failed look, where
+        // nothing had come before.
+        memory.id = "";
       }
       clearTimeout(limit);
       if (stopped || mine !== request) return;
@@ -111,39 +188,49 @@
         release();
         if (view) view.giveUp(status);
         call(given.onError, [null, status]);
-      } else if (!isDocument(doc)) {
+      } else if (!last) {
         failures += 1;
         if (view && failures > 1) view.lost();
         scheduleNext(status === 429 || status === 503 ? retryAfter : 0);
       } else {
-        failures = 0;
-        if (view) view.found();
-        take(doc, clock);
+        scheduleNext();
       }
     }
 
     function take(doc, clock) {
-      if (doc.version < version) {
-        scheduleNext();
-        return;
-      }
+      if (doc.version < version) return;
       version = typeof doc.version === "number" ? doc.version : version;
       const ended = ENDED.includes(doc.status);
       if (ended) stop();
-      else scheduleNext();
       // A progress session that is not there yet: its id was given out beforehand.
       if (doc.status === "unknown") return;
-      if (view) view.update(doc, clock, ended);
+      if (view) view.update("overall_percent" in doc ? translated(doc) : doc, clock, ended);
       (element || document).dispatchEvent(
         new CustomEvent("asyncview:update", {bubbles: true, detail: doc}));
       call(given.onUpdate, [doc]);
-      if (!ended) return;
-      if (doc.status === "completed") call(given.onComplete, [doc]);
+      if (ended) end(doc, doc.status === "completed");
+    }
+
+    /* A stream of lines has ended, as all do, with the last word. */
+    function finish(doc) {
+      if (stopped || !["complete", "error"].includes(doc.status)) return;
+      const well = doc.status === "complete";
+      stop();
+      if (view) {
+        view.update(Object.assign(
+          translated(doc), {status: well ? "completed" : "failed"}), NaN, true);
+      }
+      end(doc, well);
+    }
+
+    function end(doc, well) {
+      if (well) call(given.onComplete, [doc]);
       else call(given.onError, [doc, null]);
       // By way of the processing page, which shows the job's messages once and then
       // leads to next_url.
       const here = doc.next_url && doc.links && doc.links.processing;
-      target = redirect ? safeTarget(here || doc.next_url) : null;
+      target = redirect
+        ? safeTarget(typeof redirect === "string" ? redirect : here || doc.next_url) : null;
       if (target) timer = setTimeout(leave, delay * 1000);
       else release();
     }
@@ -273,8 +360,9 @@
       return text(key, {count: number(count)});
     }
 
-    function percentText(percent) {
-      return percent === null ? "" : text("percent", {percent: Math.floor(percent)});
+    function percentText(percent, estimated) {
+      if (typeof percent !== "number") return "";
+      return text(estimated ? "about" : "percent", {percent: Math.floor(percent)});
     }
 
     function countsText(item) {
@@ -355,11 +443,13 @@
       item.dataset.status = task.status;
       set(part("name"), task.name);
       set(part("state"), text("task" + task.status.charAt(0).toUpperCase() + task.status.slice(1)));
-      set(part("percent"), running ? percentText(task.percent) : "");
+      set(part("percent"), running ? percentText(task.percent, task.estimated) : "");
       set(part("counts"), task.status === "pending" ? "" : countsText(task));
       set(part("message"), task.message || "");
       if (part("bar")) part("bar").setAttribute("aria-label", task.name);
-      setBar(part("bar"), task.percent, running);
+      // Without a percentage: a bar that moves while the task runs, else an empty one.
+      const known = typeof task.percent === "number" ? task.percent : null;
+      setBar(part("bar"), running ? known : known || 0, true);
       fillTasks(part("tasks"), task.tasks || []);
     }
 
@@ -438,7 +528,7 @@
 
         element.dataset.status = state;
         put("state", text(state));
-        put("percent", percentText(percent));
+        put("percent", percentText(percent, doc.estimated && !ended));
         setBar(find("bar"), percent, !(ended && percent === null));
         put("message", doc.message || "");
         put("counts", countsText(doc));

@@ -1,0 +1,311 @@
+"""What the script does for pages that are not ours: any source, any work, any bar."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from pyramid.response import Response
+
+from browser.pages import hide
+from browser.pages import start
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "progress.rst"
+
+FOLLOW = """
+    ([url, options]) => {
+        window.seen = [];
+        const waiting = [];
+        window.until = (test) => new Promise((resolve) => {
+            const look = () => window.seen.some(test) && resolve();
+            waiting.push(look);
+            look();
+        });
+        window.heard = 0;
+        document.addEventListener("asyncview:update", () => { window.heard += 1; });
+        const ended = (how) => (doc, status) => window.done([how, doc, status]);
+        window.ended = new Promise((resolve) => { window.done = resolve; });
+        window.following = asyncview.follow(url, Object.assign({
+            interval: 0.1,
+            onUpdate: (doc) => {
+                window.seen.push(doc);
+                waiting.forEach((look) => look());
+            },
+            onComplete: ended("complete"),
+            onError: ended("error"),
+        }, options));
+    }
+"""
+
+
+def lines(request):
+    session = request.asyncview.get_session(request.GET["id"])
+    told = (line.encode() for line in session.stream(0.05))
+    return Response(app_iter=told, content_type="application/x-ndjson")
+
+
+def own_page(request):
+    script = request.static_path("asyncview:static/asyncview.js")
+    return Response(
+        "<!DOCTYPE html><html lang='en'><title>Mine</title>"
+        f"<script src='{script}'></script><div id='here'>"
+        "<progress data-asyncview='bar' max='100' aria-label='All'></progress>"
+        "<p data-asyncview='message'></p></div></html>"
+    )
+
+
+def begin(request):
+    """Work in a thread of the application's own, with the page of its session."""
+    session = request.asyncview.create_session(
+        label="Import",
+        tasks={"read": "Reading", "send": "Sending"},
+        success_msg="All imported",
+        success_url="/after",
+        error_url="/own",
+    )
+    work = request.registry.work
+    request.asyncview.run_in_thread(session, lambda conn, told: work.run(told))
+    return request.asyncview.show_progress(session)
+
+
+def after(request):
+    said = ", ".join(request.session.pop_flash())
+    return Response(f"<!DOCTYPE html><html lang='en'><title>x</title><h1>{said}</h1>")
+
+
+def configure(config):
+    config.add_progress_view("/progress")
+    for view in (lines, own_page, begin, after):
+        name = view.__name__.removesuffix("_page")
+        config.add_route(name, f"/{name}")
+        config.add_view(view, route_name=name)
+
+
+@pytest.fixture
+def place(serve):
+    return serve(configure)
+
+
+def source(place, tab, kind):
+    """To a page of one's own, with the address where a job is to be followed."""
+    start(place, tab)
+    url = place.poll_url(tab)
+    id = re.search(r"process_id=([\w-]+)", url)[1]
+    tab.goto(f"{place.url}/own")
+    return {
+        "document": url,
+        "events": f"/report/events?process_id={id}",
+        "lines": f"/lines?id={id}",
+        "progress view": f"/progress?progress_id={id}",
+    }[kind]
+
+
+def percents(tab):
+    return tab.evaluate("seen.map((doc) => doc.percent ?? doc.overall_percent ?? null)")
+
+
+SOURCES = ["document", "events", "lines", "progress view"]
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_whatever_the_source_each_step_is_told_and_the_end(place, tab, kind):
+    url = source(place, tab, kind)
+    tab.evaluate(FOLLOW, [url, {"redirect": False}])
+    place.work.progress(50, 100, "Half of it")
+    tab.evaluate("until((doc) => doc.message === 'Half of it')")
+    assert 50 in percents(tab)
+    place.work.finish()
+    how, doc, _ = tab.evaluate("window.ended")
+    assert (how, doc["message"]) == ("complete", "Half of it")
+    assert tab.evaluate("heard") == tab.evaluate("seen.length")
+    assert tab.evaluate("location.pathname") == "/own"
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_whatever_the_source_a_failure_is_told(place, tab, kind):
+    url = source(place, tab, kind)
+    tab.evaluate(FOLLOW, [url, {"redirect": False}])
+    place.work.fail(ValueError("x"))
+    how, doc, status = tab.evaluate("window.ended")
+    assert (how, status) == ("error", None)
+    assert doc["status"] in ("failed", "error")
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_whatever_the_source_a_lost_connection_is_not_the_end(
+    place, tab, kind, complaints
+):
+    url = source(place, tab, kind)
+    refused = []
+
+    def refuse(route):
+        refused.append(1)
+        route.abort()
+
+    tab.route(re.compile("/(completed|events|lines|progress)[?]"), refuse, times=2)
+    place.work.progress(10, 100)
+    tab.evaluate(FOLLOW, [url, {"redirect": False}])
+    tab.evaluate("until((doc) => true)")
+    assert len(refused) == 2
+    place.work.finish()
+    assert tab.evaluate("window.ended")[0] == "complete"
+    complaints.clear()
+
+
+def test_stream_that_breaks_off_is_opened_again(place, tab):
+    url = source(place, tab, "lines")
+    broken = (
+        '{"session_id": "x", "status": "error", "overall_percent": 10,'
+        ' "message": "", "tasks": {}}\n{"session_id": '
+    )
+    tab.route(
+        re.compile("/lines[?]"),
+        lambda route: route.fulfill(
+            body='{"status": "running", "message": "cut"}\n' + broken,
+            content_type="application/x-ndjson",
+        ),
+        times=1,
+    )
+    tab.evaluate(FOLLOW, [url, {"redirect": False}])
+    place.work.progress(50, 100, "Half of it")
+    tab.evaluate("until((doc) => doc.message === 'Half of it')")
+    place.work.finish()
+    assert tab.evaluate("window.ended")[0] == "complete"
+
+
+def test_page_goes_where_it_is_told_at_the_end(place, tab):
+    url = source(place, tab, "lines")
+    tab.evaluate(FOLLOW, [url, {"redirect": "/after", "redirectDelay": 0}])
+    place.work.finish()
+    tab.wait_for_url(f"{place.url}/after")
+
+
+def test_bar_of_ones_own_is_filled_and_tells_its_page(place, tab):
+    url = source(place, tab, "lines")
+    tab.evaluate(
+        """(url) => asyncview.follow(
+            url, {element: document.getElementById("here"), redirect: false})""",
+        url,
+    )
+    place.work.progress(50, 100, "Half of it")
+    bar = tab.get_by_role("progressbar", name="All")
+    expect(bar).to_have_js_property("value", 50)
+    expect(tab.get_by_text("Half of it")).to_be_visible()
+    place.work.finish()
+    expect(bar).to_have_js_property("value", 100)
+
+
+# The page of a session
+
+
+def task(tab, name):
+    return tab.locator(f".av-task[data-id={name}]")
+
+
+def test_page_of_a_session_shows_its_tasks_and_goes_on_with_its_message(place, tab):
+    tab.goto(f"{place.url}/begin")
+    for name in ("read", "send"):
+        expect(task(tab, name)).to_have_attribute("data-status", "pending")
+        expect(task(tab, name).get_by_role("progressbar")).to_have_js_property(
+            "value", 0
+        )
+    place.work.do(lambda told: told.task("read").update(1, 4, "The first"))
+    bar = task(tab, "read").get_by_role("progressbar")
+    expect(bar).to_have_js_property("value", 25)
+    expect(task(tab, "read").get_by_text("1 of 4")).to_be_visible()
+    expect(task(tab, "read").get_by_text("The first")).to_be_visible()
+    place.work.do(lambda told: told.complete("read"))
+    place.work.do(lambda told: told.error("send", "The post is shut"))
+    expect(bar).to_have_js_property("value", 100)
+    expect(task(tab, "read")).to_have_attribute("data-status", "complete")
+    expect(task(tab, "send").get_by_text("The post is shut")).to_be_visible()
+    expect(task(tab, "send").get_by_role("progressbar")).to_have_js_property("value", 0)
+    place.work.finish()
+    expect(tab.get_by_role("heading")).to_have_text("All imported")
+    assert tab.url == f"{place.url}/after"
+
+
+def test_page_of_a_session_says_what_is_an_estimate(place, tab):
+    tab.goto(f"{place.url}/begin")
+    place.work.do(lambda told: told.task("read", expected=3600).start() and None)
+    expect(task(tab, "read").locator("[data-task=percent]")).to_have_text("about 0%")
+    expect(tab.locator("[data-asyncview=percent]")).to_have_text("about 0%")
+    # The page as the server makes it; that address has begun the work.
+    page = place.poll_url(tab).replace("&output_json=1", "")
+    tab.goto(f"{place.url}{page}")
+    expect(task(tab, "read").locator("[data-task=percent]")).to_have_text("about 0%")
+    place.work.do(lambda told: told.task("read").update(1, 4))
+    expect(task(tab, "read").locator("[data-task=percent]")).to_have_text("25%")
+
+
+def test_time_that_is_left_is_told_after_five_seconds_and_two_updates(place, tab):
+    start(place, tab)
+    eta, url = tab.locator("[data-asyncview=eta]"), place.poll_url(tab)
+    document = tab.evaluate("(url) => fetch(url).then((r) => r.json())", url)
+    hide(tab)
+
+    def tell(second, percent):
+        document.update(
+            version=100 + second,
+            percent=percent,
+            updated=f"2026-01-01T10:00:{second:02}.000Z",
+        )
+        tab.route(re.compile("/completed[?]"), lambda route: route.fulfill(json=told))
+        told = dict(document)
+        expect(tab.locator("progress").first).to_have_js_property("value", percent)
+
+    tell(0, 10)
+    tell(3, 20)
+    expect(eta).to_be_empty()
+    tell(4, 30)
+    expect(eta).to_be_empty()
+    tell(8, 40)
+    # 60 % are left, at about seven in a hundred a second: "about 10 sec".
+    expect(eta).to_have_text(re.compile(r"^(about \d0 sec left|a few seconds left)$"))
+
+
+# Without our script
+
+
+def test_example_with_htmx_follows_a_session(serve, tab, node):
+    """The block of the documentation, before htmx itself."""
+    text = DOCS.read_text("utf-8")
+    block = text.rpartition(".. code-block:: python\n\n")[2]
+    names = {}
+    exec(re.sub(r"(?m)^    ", "", block), names)
+    htmx = (node / "htmx.org" / "dist" / "htmx.min.js").read_text("utf-8")
+
+    def page(request):
+        # What a strict policy asks of htmx.
+        asked = '{"includeIndicatorStyles": false, "allowEval": false}'
+        return Response(
+            "<!DOCTYPE html><html lang='en'><title>x</title>"
+            f"<meta name='htmx-config' content='{asked}'>"
+            "<script src='/htmx.js'></script>"
+            + f'<p hx-get="/bar?id={request.GET["id"]}" hx-trigger="load"'
+            ' hx-swap="outerHTML"></p></html>'
+        )
+
+    def both(config):
+        configure(config)
+        config.add_view(page, name="page")
+        config.add_view(names["bar"], name="bar")
+        config.add_view(
+            lambda request: Response(htmx, content_type="text/javascript"),
+            name="htmx.js",
+        )
+
+    place = serve(both)
+    start(place, tab)
+    id = re.search(r"process_id=([\w-]+)", tab.url)[1]
+    place.work.progress(1, 4, "The first")
+    tab.goto(f"{place.url}/page?id={id}")
+    expect(tab.get_by_text("The first")).to_be_visible()
+    bar = tab.get_by_role("progressbar")
+    expect(bar).to_have_js_property("value", 25)
+    place.work.progress(2)
+    expect(bar).to_have_js_property("value", 50)
+    place.work.finish()
+    expect(bar).to_have_js_property("value", 100)
+    # It asks no more.
+    expect(tab.locator("[hx-get]")).to_have_count(0)
