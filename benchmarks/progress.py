@@ -104,6 +104,27 @@ def set_progress():
     return sampled(view.progress, loop)
 
 
+def task_track():
+    session = ProgressSession("x")
+
+    def loop():
+        for _ in session.task("a").track(range(N)):
+            pass
+
+    return sampled(session, loop)
+
+
+def task_update():
+    session = ProgressSession("x")
+
+    def loop():
+        update = session.task("a").task("b").update
+        for i in range(N):
+            update(i)
+
+    return sampled(session, loop)
+
+
 if __name__ == "__main__":
     compare(
         "A progress step, net of the loop",
@@ -114,11 +135,15 @@ if __name__ == "__main__":
             "progress.update(i)": net(update),
             "progress.advance()": net(advance),
             "set_progress(id, number)": net(set_progress),
+            "task.track": net(task_track),
+            "task.task.update(i)": net(task_update),
         },
         goals={
             "progress.track": 0.45,
             "progress.update(i)": 0.5,
             "progress.advance()": 0.5,
             "set_progress(id, number)": 1.2,
+            "task.track": 0.45,
+            "task.task.update(i)": 0.5,
         },
     )
