@@ -63,7 +63,7 @@ LAYERS = """
     folding journal
     disk
     outcome progress request upload
-    address settings loop console
+    address said settings loop console
     interfaces exceptions i18n templates
 """
 

@@ -137,12 +137,28 @@ def test_million_updates_are_no_million_writes(site, api):
         {"id": "../etc"},
         {"id": ""},
         {"id": "x" * 65},
+        {"keep": -1},
+        {"keep": float("nan")},
     ],
 )
 def test_what_may_not_be_said_is_refused_and_makes_nothing(site, api, terms):
     with pytest.raises(ValueError, match=r"."):
         api().create_session(**terms)
     assert api().running() == []
+
+
+def test_what_is_said_is_bounded(site, api):
+    made = api().create_session(label=300 * "x", tags="one", keep=float("inf"))
+    found = api().get_session(made.id)
+    assert (len(found.label), found.tags) == (200, ("one",))
+    made.finish()
+    # Whenever it expires, its index has a place for it.
+    eventually(lambda: not site.engine.live.ended and made.id in filed(site))
+
+
+def filed(site):
+    with reading(site.db) as connection:
+        return [id for _, id in store_of(connection, "tests").expiry]
 
 
 def test_unknown_term_is_a_type_error(api):

@@ -296,3 +296,16 @@ def test_stream_follows_another_process_to_its_end(make_site, server, killed):
         # As for everybody who comes later.
         assert lines(found.stream(60)) == [last]
         assert api_of(site).running() == []
+
+
+def test_slow_consumer_of_another_process_gets_the_end(make_site, server):
+    with contextlib.closing(Worker(server, "fast")) as worker:
+        site = make_site(storage=server)
+        stream = api_of(site).get_session("fast").stream(0.02)
+        first = json.loads(next(stream))
+        assert first["overall_percent"] == 0
+        # All of it happens, and its process is gone, while one line is held.
+        worker.say("step")
+        worker.say("end")
+        worker.process.wait(PATIENCE)
+        assert json.loads(list(stream)[-1])["status"] == "complete"

@@ -8,12 +8,12 @@ finds dead workers finds it.
 import logging
 import secrets
 from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 
 from ZODB.Connection import Connection
 from zope.interface import implementer
 
+from asyncview import said
 from asyncview.address import local_path
 from asyncview.dispatch import Ids
 from asyncview.exceptions import AsyncViewError
@@ -76,7 +76,6 @@ class Keeper:
         self,
         id: str | None = None,
         *,
-        tasks: Mapping[str, str] | None = None,
         message: str = "",
         current: float | None = None,
         total: float | None = None,
@@ -85,8 +84,7 @@ class Keeper:
         **terms: Any,
     ) -> ProgressSession:
         """See `IKeeper`."""
-        said = self._terms(terms)
-        said["tasks"] = tuple((str(k), str(v)) for k, v in dict(tasks or {}).items())
+        kept = self._terms(terms)
         if id is not None and not (isinstance(id, str) and WELL_FORMED.fullmatch(id)):
             raise ValueError(f"{id!r} is no id: letters, digits, - and _, 64 at most")
         self._prepare()
@@ -94,7 +92,7 @@ class Keeper:
         if id is not None:
             ids.take(id)
         picked = ids.pick(ids.begin()) if id is None else id
-        session = ProgressSession(picked, tasks=said["tasks"], keeper=self)
+        session = ProgressSession(picked, tasks=kept["tasks"], keeper=self)
         session.update(current, total, message)
         session.token = secrets.token_urlsafe(9)
 
@@ -112,7 +110,7 @@ class Keeper:
                 owner=owner_key(owner),
                 visitor=visitor,
                 created=now,
-                terms=TERMS | said,
+                terms=TERMS | kept,
                 request=None,
             )
             job.state.claim(runner.worker, session.token, now)
@@ -180,22 +178,20 @@ class Keeper:
         return store.find(id) if store is not None and isinstance(id, str) else None
 
     def _terms(self, terms: dict[str, Any]) -> dict[str, Any]:
-        said = {
+        kept: dict[str, Any] = {
             name: None if terms.get(name) is None else str(terms[name])
             for name in ("success_msg", "error_msg")
         }
         for name in ("success_url", "error_url"):
             url = terms.get(name)
-            said[name] = None if url is None else self.address(url)
-        known = {*said, "label", "tags", "keep"}
-        if not known.issuperset(terms):
-            raise TypeError(f"a session has no {', '.join(set(terms) - known)}")
-        keep = terms.get("keep")
-        return said | {
-            "label": str(terms.get("label", "")),
-            "tags": tuple(str(tag) for tag in terms.get("tags", ())),
-            "keep": None if keep is None else float(keep),
-        }
+            kept[name] = None if url is None else self.address(url)
+        kept["label"] = said.label(terms.get("label", ""))
+        kept["tags"] = said.tags(terms.get("tags", ()))
+        kept["keep"] = said.seconds(terms.get("keep"))
+        kept["tasks"] = said.tasks(terms.get("tasks"))
+        if not kept.keys() >= terms.keys():
+            raise TypeError(f"a session has no {', '.join(set(terms) - set(kept))}")
+        return kept
 
     def address(self, url: Any) -> str:
         """As a browser may be sent there; ValueError if it may not."""

@@ -73,9 +73,17 @@ def after(request):
     return Response(f"<!DOCTYPE html><html lang='en'><title>x</title><h1>{said}</h1>")
 
 
+def named(request):
+    """Work in the request itself, under an id that the page has."""
+    session = request.asyncview.create_session(request.GET["id"], owner=None)
+    session.update(1, 2)
+    session.finish()
+    return Response("done")
+
+
 def configure(config):
     config.add_progress_view("/progress")
-    for view in (lines, own_page, begin, after):
+    for view in (lines, own_page, begin, named, after):
         name = view.__name__.removesuffix("_page")
         config.add_route(name, f"/{name}")
         config.add_view(view, route_name=name)
@@ -171,6 +179,18 @@ def test_stream_that_breaks_off_is_opened_again(place, tab):
     tab.evaluate("until((doc) => doc.message === 'Half of it')")
     place.work.finish()
     assert tab.evaluate("window.ended")[0] == "complete"
+
+
+def test_session_that_is_yet_to_be_made_is_waited_for(place, tab):
+    """A form that follows its own POST may look before that has arrived."""
+    tab.goto(f"{place.url}/own")
+    with tab.expect_response(re.compile("/progress[?]")) as look:
+        url = "/progress?progress_id=given-out-before"
+        tab.evaluate(FOLLOW, [url, {"redirect": False}])
+    assert look.value.json() == {"status": "unknown"}
+    tab.evaluate("fetch('/named?id=given-out-before').then((answer) => answer.text())")
+    assert tab.evaluate("window.ended")[0] == "complete"
+    assert "unknown" not in tab.evaluate("seen.map((doc) => doc.status)")
 
 
 def test_page_goes_where_it_is_told_at_the_end(place, tab):

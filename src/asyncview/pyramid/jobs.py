@@ -1,6 +1,7 @@
 """``request.asyncview``: jobs and sessions, as one request may see them."""
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,31 +55,44 @@ class Jobs:
         id: str | None = None,
         label: str = "",
         owner: Any = THE_USER,
-        tags: tuple[str, ...] = (),
-        **terms: Any,
+        tags: Iterable[str] = (),
+        tasks: Mapping[str, str] | None = None,
+        message: str = "",
+        current: float | None = None,
+        total: float | None = None,
+        success_msg: str | None = None,
+        success_url: str | None = None,
+        error_msg: str | None = None,
+        error_url: str | None = None,
+        keep: float | None = None,
     ) -> ProgressSession:
         """A new session that is no job, stored at once, in its own transaction.
 
         ``owner`` is a userid, None for nobody: then whoever has the id may see it.
-        The ``terms`` are ``tasks`` (id to name), ``message``, ``current``, ``total``,
-        ``success_msg``, ``success_url``, ``error_msg``, ``error_url`` and ``keep``
-        (seconds).  ValueError for an ``id`` that is taken, or is none.
+        ``tasks`` are names by id, ``keep`` is in seconds.  ValueError for an ``id``
+        that is taken, or is none, and for an address where no browser may be sent.
         """
         request, visitor = self._request, None
         if owner is THE_USER:
             owner = request.authenticated_userid
             if owner is None:
                 visitor = visitor_of(request, create=True)
-        for name in ("success_msg", "error_msg"):
-            if terms.get(name) is not None:
-                terms[name] = request.localizer.translate(terms[name])
+        translate = request.localizer.translate
         return self._engine.keeper.create(
             id,
-            label=request.localizer.translate(label),
+            label=translate(label),
             owner=owner,
             visitor=visitor,
             tags=tags,
-            **terms,
+            tasks=tasks,
+            message=message,
+            current=current,
+            total=total,
+            success_msg=None if success_msg is None else translate(success_msg),
+            success_url=success_url,
+            error_msg=None if error_msg is None else translate(error_msg),
+            error_url=error_url,
+            keep=keep,
         )
 
     def open_session(self, id: str) -> ProgressSession | None:

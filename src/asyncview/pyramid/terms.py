@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
+from asyncview import said
 from asyncview.address import local_path
 from asyncview.job import TERMS
 from asyncview.pyramid import status
@@ -27,12 +28,6 @@ ADDRESSES = frozenset({"success_url", "error_url"})
 
 #: How often a view that is ``restartable = True`` is started again.
 RESTARTS = 3
-
-#: A hundred years: an index of moments has no place for infinity.
-FOREVER = 100 * 365.25 * 86400
-
-#: A label is for a line on a page; it may come from a form.
-LABEL_WIDTH = 200
 
 #: All that a view says; whether it has an ``on_end`` is not said, but seen, and of its
 #: ``uploads`` the form says the rest.
@@ -94,35 +89,19 @@ def _text(view: Any, name: str) -> str | None:
     if value is None:
         return None
     text = str(view.request.localizer.translate(value))
-    return text[:LABEL_WIDTH] if name == "label" else text
-
-
-def _tags(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(str(tag) for tag in value)
+    return said.label(text) if name == "label" else text
 
 
 def _restarts(value: Any) -> int:
-    return RESTARTS if value is True else _number(int(value), 0)
-
-
-def _seconds(value: Any) -> float | None:
-    return None if value is None else min(_number(float(value), 0), FOREVER)
-
-
-def _number(number: Any, least: int) -> Any:
-    if not number >= least:
-        raise ValueError(f"must be a number from {least} on")
-    return number
+    return RESTARTS if value is True else said.number(int(value), 0)
 
 
 READERS: dict[str, Callable[[Any], Any]] = {
-    "tags": _tags,
-    "keep": _seconds,
-    "max_runtime": _seconds,
+    "tags": said.tags,
+    "keep": said.seconds,
+    "max_runtime": said.seconds,
     "keep_request": bool,
     "restartable": _restarts,
-    "max_attempts": lambda value: _number(int(value), 1),
-    "tasks": lambda value: tuple(
-        (str(id), str(title)) for id, title in dict(value).items()
-    ),
+    "max_attempts": lambda value: said.number(int(value), 1),
+    "tasks": said.tasks,
 }

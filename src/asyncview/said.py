@@ -1,0 +1,36 @@
+"""What people say of jobs and sessions, as records keep it: text, numbers, tuples."""
+
+from typing import Any
+
+#: A hundred years: an index of moments has no place for infinity.
+FOREVER = 100 * 365.25 * 86400
+
+#: A label is for a line on a page; it may come from a form.
+LABEL_WIDTH = 200
+
+
+def label(value: Any) -> str:
+    """Text, bounded."""
+    return str(value)[:LABEL_WIDTH]
+
+
+def tags(value: Any) -> tuple[str, ...]:
+    """Texts; one text is one tag."""
+    return (value,) if isinstance(value, str) else tuple(str(tag) for tag in value)
+
+
+def seconds(value: Any) -> float | None:
+    """A duration, at most `FOREVER`; ValueError for what is none."""
+    return None if value is None else min(number(float(value), 0), FOREVER)
+
+
+def number(value: Any, least: int) -> Any:
+    """The number, if it is one and not below ``least``; else ValueError."""
+    if not value >= least:
+        raise ValueError(f"must be a number from {least} on")
+    return value
+
+
+def tasks(value: Any) -> tuple[tuple[str, str], ...]:
+    """Pairs of id and name, from a mapping; None is no task."""
+    return tuple((str(id), str(name)) for id, name in dict(value or {}).items())
