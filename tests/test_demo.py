@@ -26,7 +26,12 @@ from asyncview import demo
 from asyncview.demo.catalogue import problem_with
 from asyncview.demo.failing import Failing
 from asyncview.demo.fibonacci import Fibonacci
+from asyncview.demo.importing import Importing
+from asyncview.demo.importing import take
 from asyncview.demo.index import SOURCES
+from asyncview.demo.sample import blocks
+
+BYTES = "application/offset+octet-stream"
 
 
 def make_app(var, **settings):
@@ -84,9 +89,15 @@ def post(browser, path, **fields):
 
 def test_index_links_to_each_example_and_to_its_source(browser):
     page = browser.get("/")
-    for name in ("catalogue", "fibonacci", "failing", "conflicting"):
+    for name, source in [
+        ("catalogue", "catalogue"),
+        ("fibonacci", "fibonacci"),
+        ("failing", "failing"),
+        ("conflicting", "conflicting"),
+        ("import", "importing"),
+    ]:
         browser.get("/").click(href=rf"^/{name}$")
-        assert f'href="/source/{name}.py"' in page
+        assert f'href="/source/{source}.py"' in page
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -101,7 +112,7 @@ def test_other_files_are_not_shown(browser, name):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/catalogue", "/fibonacci", "/failing", "/conflicting"]
+    "path", ["/", "/catalogue", "/fibonacci", "/failing", "/conflicting", "/import"]
 )
 def test_pages_keep_to_their_own_content_security_policy(browser, path):
     page = browser.get(path)
@@ -240,8 +251,157 @@ def test_conflicting_job_is_done_once_at_its_third_attempt(browser):
         assert page.html.find(id="value").text == value
 
 
+def import_file(browser, content, name="customers.csv", **kw):
+    form = browser.get("/import").forms["import"]
+    form["file"] = webtest.Upload(name, content)
+    return form.submit(**kw)
+
+
+HEAD = b"number,name,email,born\r\n"
+
+
+def test_import_reports_rows_and_what_is_wrong(browser):
+    rows = [
+        b"1,Ada,ada@example.org,1815-12-10",
+        b"1,Twice,twice@example.org,1815-12-10",
+        b"x,No number,x@example.org,1815-12-10",
+        b"\xd9\xa1,No ASCII,x@example.org,1815-12-10",
+        b'2,"Grace\nHopper",grace@example.org,1906-12-09',
+        b"3, ,x@example.org,1906-12-09",
+        b"4,Nobody,nobody,1906-12-09",
+        b"5,No day,x@example.org,30.2.1906",
+        b"6,Too many,x@example.org,1906-12-09,1",
+        b"",
+        b"7,Not \xff UTF-8,x@example.org,1906-12-09",
+    ]
+    started = import_file(browser, b"\xef\xbb\xbf" + HEAD + b"\n".join(rows))
+    document = end_of(browser, started)
+    assert document["status"] == "completed"
+    # Lines, of which a row may have more than one.
+    assert document["current"] == document["total"] == 13
+    report = browser.get(document["next_url"])
+    assert report.html.find("h1").text == "Import of customers.csv"
+    assert report.html.find(id="imported").text == "3"
+    assert report.html.find(id="rejected").text == "7"
+    assert_nothing_inline(report)
+    head, *lines = csv.reader(
+        io.StringIO(report.click("Download the rejected").text, newline="")
+    )
+    assert head == ["line", "problem", "number", "name", "email", "born"]
+    assert [line[:2] for line in lines] == [
+        ["3", "number used twice"],
+        ["4", "no number"],
+        ["5", "no number"],
+        ["8", "no name"],
+        ["9", "no e-mail address"],
+        ["10", "no date of birth"],
+        ["11", "not 4 columns"],
+    ]
+    assert lines[-1][2:] == ["6", "Too many", "x@example.org", "1906-12-09", "1"]
+    assert "3 customers imported." in browser.get("/")
+
+
+def test_chunked_upload_is_imported_like_a_plain_one(browser):
+    form = browser.get("/import").forms["import"]
+    content = HEAD + b"1,Ada,ada@example.org,1815-12-10\n"
+    tus = {
+        "Tus-Resumable": "1.0.0",
+        "X-CSRF-Token": form["csrf_token"].value,
+        "Upload-Length": str(len(content)),
+    }
+    place = browser.post("/uploads", headers=tus, status=201).headers["Location"]
+    for offset in range(0, len(content), 20):
+        part = {"Upload-Offset": str(offset), "Content-Type": BYTES}
+        browser.patch(place, content[offset : offset + 20], tus | part, status=204)
+    fields = {"csrf_token": form["csrf_token"].value, "file": place.split("/")[-1]}
+    document = end_of(browser, browser.post("/import", fields))
+    assert browser.get(document["next_url"]).html.find(id="imported").text == "1"
+
+
 @pytest.mark.parametrize(
-    "path", ["/catalogue", "/fibonacci", "/failing", "/conflicting"]
+    ("content", "sentence"),
+    [
+        (b"", "The first line of the file has to be number,name,email,born"),
+        (b"name,number\n1,2\n", "The first line of the file has to be"),
+        (b"\0" * 1_000_000, "The first line of the file has to be"),
+        (None, "Please choose a file."),
+    ],
+)
+def test_file_that_cannot_be_imported_is_an_error_on_the_form(
+    browser, content, sentence
+):
+    if content is None:
+        page = browser.get("/import").forms["import"].submit(status=422)
+    else:
+        page = import_file(browser, content, status=422)
+    assert sentence in page.html.find(role="alert").text
+    assert page.forms["import"]["csrf_token"].value
+
+
+def test_import_replaces_the_customers_or_leaves_them(app, browser, monkeypatch):
+    def imported():
+        with app.registry._zodb_databases[""].transaction() as connection:
+            return list(connection.root()["demo"].customers.by_number)
+
+    end_of(browser, import_file(browser, HEAD + b"1,A,a@example.org,2000-01-01\n"))
+    assert imported() == [1]
+    end_of(browser, import_file(browser, HEAD + b"2,B,b@example.org,2000-01-01\n"))
+    assert imported() == [2]
+    # A field that csv refuses, after what was put into a temporary file already.
+    monkeypatch.setattr("asyncview.demo.importing.BATCH", 1)
+    content = HEAD + b"3,C,c@example.org,2000-01-01\n4," + b"x" * 200_000
+    document = end_of(browser, import_file(browser, content))
+    assert document["status"] == "failed"
+    assert document["error"]["message"] == Importing.error_msg
+    assert imported() == [2]
+
+
+def test_sample_is_what_the_import_expects(browser):
+    form = browser.get("/import").forms["sample"]
+    form["rows"] = "2500"
+    sample = form.submit()
+    assert sample.content_disposition == 'attachment; filename="customers-2500.csv"'
+    assert sample.body == browser.get("/sample.csv?rows=2500").body
+    document = end_of(browser, import_file(browser, sample.body))
+    report = browser.get(document["next_url"])
+    assert report.html.find(id="imported").text == "2475"
+    assert report.html.find(id="rejected").text == "25"
+    assert len(report.html.find(id="first").find_all("tr")) == 21
+
+
+@pytest.mark.parametrize("rows", ["", "x", "0", "-1", "50000001", "9" * 5000])
+def test_sample_of_another_size_is_refused(browser, rows):
+    browser.get("/sample.csv", {"rows": rows}, status=400)
+
+
+def test_import_does_not_keep_its_rows_in_memory(app, browser, monkeypatch):
+    most = 0
+
+    def watched(row, customers):
+        nonlocal most
+        most = max(most, customers._p_jar._cache.cache_non_ghost_count)
+        return take(row, customers)
+
+    monkeypatch.setattr("asyncview.demo.importing.take", watched)
+    monkeypatch.setattr("asyncview.demo.importing.BATCH", 1000)
+    app.registry._zodb_databases[""].setCacheSize(20)
+    document = end_of(browser, import_file(browser, b"".join(blocks(20_000))))
+    assert document["status"] == "completed"
+    made = len(list(buckets_of(app)))
+    assert made > 600
+    assert most < made / 3
+
+
+def buckets_of(app):
+    with app.registry._zodb_databases[""].transaction() as connection:
+        bucket = connection.root()["demo"].customers.by_number._firstbucket
+        while bucket is not None:
+            yield bucket
+            bucket = bucket._next
+
+
+@pytest.mark.parametrize(
+    "path", ["/catalogue", "/fibonacci", "/failing", "/conflicting", "/import"]
 )
 def test_start_without_a_token_is_refused(browser, path):
     browser.post(path, {"number": "1"}, status=400)

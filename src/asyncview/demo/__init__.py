@@ -25,6 +25,7 @@ def main(global_config=None, **settings):
     ) as config:
         config.include("pyramid_chameleon")
         config.include("asyncview")
+        config.add_upload_endpoint("/uploads")
         config.set_default_csrf_options(require_csrf=True)
         config.add_subscriber(_set_policy, NewResponse)
         config.scan("asyncview.demo")

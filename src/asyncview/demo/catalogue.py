@@ -9,11 +9,11 @@ import sysconfig
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 from pyramid.view import view_config
-from transaction import TransactionManager
 
 from asyncview import BaseAsyncView
 from asyncview.demo.models import Catalogue
 from asyncview.demo.models import Demo
+from asyncview.demo.models import reading
 
 
 @view_config(name="catalogue", context=Demo, renderer="templates/catalogue.pt")
@@ -74,18 +74,11 @@ def catalogue_csv(context, request):
 
 
 def csv_lines(db):
-    # The request's own connection is closed before the first line is sent.
-    tm = TransactionManager(explicit=True)
-    connection = db.open(tm)
-    try:
-        tm.begin()
-        catalogue = connection.root()["demo"].catalogue
+    with reading(db) as demo:
+        catalogue = demo.catalogue
         yield csv_line("path", "size", "sha256")
         for name, (size, digest) in catalogue.files.items():
             yield csv_line(os.path.join(catalogue.folder, name), size, digest)
-    finally:
-        tm.abort()
-        connection.close()
 
 
 def csv_line(*values):

@@ -14,6 +14,8 @@ SOURCES = (
     "fibonacci.py",
     "failing.py",
     "conflicting.py",
+    "importing.py",
+    "sample.py",
     "models.py",
     "index.py",
     "__init__.py",

@@ -3,12 +3,15 @@
 import heapq
 import itertools
 import os.path
+from contextlib import contextmanager
 
+from BTrees.LOBTree import LOBTree
 from BTrees.OOBTree import OOBTree
 from BTrees.OOBTree import OOTreeSet
 from persistent import Persistent
 from pyramid.scripting import prepare as prepare_request
 from pyramid_zodbconn import get_connection
+from transaction import TransactionManager
 
 
 class Demo(Persistent):
@@ -22,6 +25,7 @@ class Demo(Persistent):
     def __init__(self):
         self.failures = Counter()
         self.races = Counter()
+        self.customers = Customers()
 
 
 class Counter(Persistent):
@@ -76,11 +80,56 @@ class Catalogue(Persistent):
         return sorted(rows, reverse=True)
 
 
+class Customers(Persistent):
+    """The customers of one file, and the rows of it that were wrong."""
+
+    def __init__(self):
+        self.replace("")
+
+    def replace(self, file_name):
+        """Begin anew, with another file."""
+        self.file_name = file_name
+        self.by_number = LOBTree()  # number -> (name, email, born)
+        self.rejected = LOBTree()  # line -> (problem, fields)
+        self.problems = OOBTree()  # problem -> how often
+        self.count = 0
+
+    def add(self, number, name, email, born):
+        self.by_number[number] = (name, email, born)
+        self.count += 1
+
+    def reject(self, line, problem, fields):
+        self.rejected[line] = (problem, tuple(fields))
+        self.problems[problem] = self.problems.get(problem, 0) + 1
+
+    def first_rejected(self, number):
+        """Return (line, problem, fields) of the first rows that were wrong."""
+        rows = itertools.islice(self.rejected.items(), number)
+        return [(line, problem, fields) for line, (problem, fields) in rows]
+
+    @property
+    def rejected_count(self):
+        return sum(self.problems.values())
+
+
 def root_factory(request):
     root = get_connection(request).root()
     if "demo" not in root:
         root["demo"] = Demo()
     return root["demo"]
+
+
+@contextmanager
+def reading(db):
+    """The root, for a stream: the connection of its request is closed before it."""
+    tm = TransactionManager(explicit=True)
+    connection = db.open(tm)
+    try:
+        tm.begin()
+        yield connection.root()["demo"]
+    finally:
+        tm.abort()
+        connection.close()
 
 
 def prepare(registry):
