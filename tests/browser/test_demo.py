@@ -103,3 +103,40 @@ def test_first_page_and_the_source_are_fine(tab, axe):
     tab.get_by_role("link", name="catalogue.py").click()
     expect(tab.get_by_text("class CatalogueView")).to_be_visible()
     is_fine(tab, axe)
+
+
+def download_sample(tab, rows, folder):
+    tab.get_by_role("link", name="Import", exact=True).click()
+    tab.get_by_label("Rows").fill(str(rows))
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Download a sample").click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def test_sample_is_uploaded_imported_and_reported(tab, axe, tmp_path):
+    path = download_sample(tab, 2000, tmp_path)
+    is_fine(tab, axe)
+    tab.evaluate("window.same = true")
+    tab.get_by_label("CSV file").set_input_files(path)
+    tab.get_by_role("button", name="Import the file").click()
+    expect(tab.locator(BAR).or_(tab.locator("#imported"))).to_be_visible()
+    expect(tab.locator("#imported")).to_have_text("1980")
+    expect(tab.locator("#rejected")).to_have_text("20")
+    is_fine(tab, axe)
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="Download the rejected rows").click()
+    assert len(download.value.path().read_bytes().splitlines()) == 21
+
+
+def test_wrong_file_is_an_error_on_the_form(tab, axe, complaints):
+    tab.get_by_role("link", name="Import", exact=True).click()
+    wrong = {"name": "wrong.csv", "mimeType": "text/csv", "buffer": b"a,b\n1,2\n"}
+    tab.get_by_label("CSV file").set_input_files(wrong)
+    tab.get_by_role("button", name="Import the file").click()
+    expect(tab.get_by_text("The first line of the file has to be")).to_be_visible()
+    is_fine(tab, axe)
+    # The script asked first, and then the browser itself.
+    assert [text.split()[0] for text in complaints] == ["422"]
+    complaints.clear()
