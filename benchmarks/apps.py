@@ -119,8 +119,11 @@ class Held:
         self.ids.append(job_id)
 
     def release(self):
-        for job_id in self.ids:
+        """Let go of what is held; gives the ids."""
+        ids, self.ids = self.ids, []
+        for job_id in ids:
             self._executor.submit(job_id)
+        return ids
 
 
 def wait_ended(engine, ids):

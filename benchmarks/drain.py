@@ -56,8 +56,7 @@ def drained(threads):
             post(app)
         size = engine.db.storage.getSize()
         began = time.perf_counter()
-        held.release()
-        wait_ended(engine, held.ids)
+        wait_ended(engine, held.release())
         taken = time.perf_counter() - began
         return taken, (engine.db.storage.getSize() - size) / JOBS
 

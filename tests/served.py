@@ -21,6 +21,9 @@ class Task(BaseAsyncView):
         executor = self.request.registry.asyncview.engine.executor
         Path("entered").touch()
         if "die" in params:
+            # Not before the POST was answered: nobody would know of the job.
+            while not Path("answered").exists():
+                pause.wait(0.01)
             os._exit(9)
         while not executor._stopped or "stubborn" in params:
             if "quick" in params:

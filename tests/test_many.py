@@ -6,14 +6,11 @@ import time
 import pytest
 from conftest import PATIENCE
 from conftest import eventually
+from kept import keep
 from pyramid.response import Response
 from ZODB.serialize import referencesf
 
 from asyncview import BaseAsyncView
-from asyncview.job import Job
-from asyncview.job import new_id
-from asyncview.outcome import Outcome
-from asyncview.progress import NOTHING
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -26,31 +23,6 @@ DAY = 86400
 class Quick(BaseAsyncView):
     def __run__(self):
         return b"done"
-
-
-def keep(db, number, expires):
-    """Have so many finished jobs, as the pulse files them."""
-
-    def fill(connection):
-        store = store_of(connection, "tests")
-        for count in range(number):
-            job = Job(
-                new_id(),
-                view="/quick",
-                context=None,
-                owner=None,
-                visitor=None,
-                created=1.0,
-                terms={},
-                request=None,
-            )
-            job.state.claim("worker", "token", 1.0)
-            outcome = Outcome("200 OK", (), b"done", 4)
-            job.state.complete(outcome, NOTHING, 2.0)
-            store.finished[job.id] = job
-            store.expiry.add((int(expires + count // 100), job.id))
-
-    transact(db, fill)
 
 
 class Costs:
@@ -109,7 +81,7 @@ def costs_of_a_life(site):
 
 def test_jobs_that_are_kept_cost_the_others_nothing(quiet):
     few = costs_of_a_life(quiet)
-    keep(quiet.db, KEPT, time.time() + DAY)
+    keep(quiet.db, "tests", KEPT, time.time() + DAY)
     many = costs_of_a_life(quiet)
     for what in ("start and end", "poll", "sweep"):
         loads, size = few[what]
@@ -124,8 +96,8 @@ def test_jobs_that_are_kept_cost_the_others_nothing(quiet):
 
 
 def test_sweep_touches_only_what_has_expired(quiet):
-    keep(quiet.db, KEPT, time.time() + DAY)
-    keep(quiet.db, 3, 1.0)
+    keep(quiet.db, "tests", KEPT, time.time() + DAY)
+    keep(quiet.db, "tests", 3, 1.0)
     costs, pulse = Costs(quiet), quiet.engine.pulse
     loads, size = costs.of(pulse.sweep)
     assert loads < 300
@@ -136,7 +108,7 @@ def test_sweep_touches_only_what_has_expired(quiet):
 
 
 def test_all_that_has_expired_goes_without_a_poll_that_fails(quiet):
-    keep(quiet.db, KEPT, 1.0)
+    keep(quiet.db, "tests", KEPT, 1.0)
     process_id = quiet.run("/quick")["process_id"]
     quiet.engine.pulse.beat()
     gone = threading.Event()

@@ -233,6 +233,7 @@ def test_job_that_a_crash_interrupted_says_so_on_its_page(serve, tmp_path):
     server = serve("waitress")
     status, headers, _ = server.ask("POST", "/task", "die=1&key=one")
     assert status == 303
+    (tmp_path / "answered").touch()
     assert server.process.wait(PATIENCE) == 9
     server = serve("waitress", **{"LEASE": "0.3"})
     _, _, text = server.ask("GET", headers["Location"])
