@@ -41,9 +41,10 @@ SETTLE = 5.0
 #: A lease has this many heartbeats.
 BEATS = 6
 
-#: Jobs that a sweep lets go at most, and in one transaction.
+#: Jobs that a sweep lets go at most, and in one transaction: few, because a FileStorage
+#: makes every request wait while it stores.
 EXPIRE = 200
-BATCH = 50
+BATCH = 5
 
 
 class Pulse:
