@@ -1,11 +1,14 @@
 """The endpoint itself: who may, what is too much, and how it is configured."""
 
 import socket
+from io import BytesIO
+from urllib.parse import urlencode
 
 import pytest
 from conftest import PATIENCE
 from people import serving
 from pyramid.exceptions import ConfigurationError
+from pyramid.request import Request
 from pyramid.session import SignedCookieSessionFactory
 from test_csrf import CROSS_SITE
 from test_csrf import token_of
@@ -265,3 +268,144 @@ def test_one_application_does_not_see_anothers(make_site, tmp_path):
     uid = upload(first.app)
     got(second.app, uid, 404)
     assert got(first.app, uid) == b"some bytes"
+
+
+# Bodies that are not what they seem
+
+
+class Gone:
+    """The input of a client that goes away."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self, size=-1):
+        data, self.data = self.data, None
+        if data is None:
+            raise OSError("the client is gone")
+        return data
+
+
+class Streamed(Gone):
+    """A body of unknown length, to its end."""
+
+    def read(self, size=-1):
+        size = len(self.data) if size < 0 else size
+        data, self.data = self.data[:size], self.data[size:]
+        return data
+
+
+def call(site, path, input, method="POST", headers=None, length=None):
+    """A request whose body WebTest would not send."""
+    request = Request.blank(path, method=method, headers=headers or {})
+    request.environ["wsgi.input"] = input
+    request.environ["REMOTE_USER"] = "alice"
+    if length is None:
+        request.environ.pop("CONTENT_LENGTH", None)
+        request.environ["wsgi.input_terminated"] = True
+    else:
+        request.environ["CONTENT_LENGTH"] = str(length)
+    return request.get_response(site.wsgi)
+
+
+def chunk_path(uid, number, count, total):
+    return "/files?" + urlencode(query(uid, number, count, total))
+
+
+PATCH = {**TUS, "Content-Type": BYTES, "Upload-Offset": "0"}
+RAW = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.mark.parametrize("kind", [Gone, Streamed])
+def test_a_body_that_ends_early(site, app, kind):
+    before = staged_files(site)
+    path = chunk_path("", 0, 1, 9)
+    response = call(site, path, kind(b"abc"), headers=RAW, length=9)
+    assert (response.status_int, response.json["error"]["code"]) == (400, "cut_short")
+    assert staged_files(site) == before
+    path = create(app, 9)
+    assert call(site, path, kind(b"abc"), "PATCH", PATCH, 9).status_int == 400
+    # Of what grows the begin is kept.
+    assert app.head(path, headers=TUS).headers["Upload-Offset"] == "3"
+
+
+def test_a_body_of_unknown_length(site, app):
+    response = call(site, chunk_path("", 0, 1, 3), Streamed(b"abc"), headers=RAW)
+    assert response.status_int == 411
+    path = create(app, 3)
+    assert call(site, path, Streamed(b"abc"), "PATCH", PATCH).status_int == 204
+    assert got(app, path.rpartition("/")[2]) == b"abc"
+    path = create(app, 2000)
+    response = call(site, path, Streamed(b"x" * 1001), "PATCH", PATCH)
+    assert response.status_int == 413
+    path = create(app, 3)
+    response = call(site, path, Streamed(b"abcd"), "PATCH", PATCH)
+    assert response.status_int == 413
+    assert app.head(path, headers=TUS).headers["Upload-Offset"] == "0"
+    params = {"dzuuid": "streamed", "dzchunkindex": 0, "dzchunksize": 3}
+    params |= {"dztotalfilesize": 3, "dztotalchunkcount": 1}
+    path = "/files?" + urlencode(params)
+    assert call(site, path, Streamed(b"abc"), headers=RAW).status_int == 411
+
+
+def test_a_form_that_cant_be_read(site):
+    headers = {"Content-Type": "multipart/form-data"}
+    response = call(site, "/files", BytesIO(b"xx"), headers=headers, length=2)
+    assert response.status_int == 400
+
+
+def test_an_empty_file_needs_no_chunk(app):
+    path = chunk_path("", 0, 0, 0)
+    uid = app.post(path, b"", RAW).json["uploadUid"]
+    assert got(app, uid) == b""
+    app.post(chunk_path("", 0, 0, 5), b"", RAW, status=400)
+
+
+def test_a_first_chunk_that_fails_may_have_been_joined(site, app):
+    chunks, key = [b"ab", b"cd"], {"Idempotency_Key": "joined"}
+    send(app, "", 0, chunks, status=400, Upload_Checksum="sha1 AAAA", **key)
+    uid = send(app, "", 1, chunks, **key)["uploadUid"]
+    send(app, "", 0, chunks, **key)
+    assert got(app, uid) == b"abcd"
+
+
+def test_dropzone_is_told_to_try_again(site, app):
+    params = {"dzuuid": "cut", "dzchunkindex": 0, "dzchunksize": 3}
+    params |= {"dztotalfilesize": 3, "dztotalchunkcount": 1}
+    path = "/files?" + urlencode(params)
+    response = call(site, path, Streamed(b"a"), headers=RAW, length=3)
+    assert response.status_int == 503
+    assert response.headers["Retry-After"]
+
+
+def test_without_a_place_there_are_no_uploads(make_site, tmp_path):
+    def configure(config):
+        config.add_view(contents, name="contents")
+
+    site = make_site(configure, storage=f"file://{tmp_path}/bare.fs")
+    with pytest.raises(asyncview.AsyncViewError, match="upload_dir"):
+        site.app.get("/contents", {"uid": "x" * 32})
+
+
+def test_a_file_on_another_file_system_is_copied(make_site, monkeypatch, caplog):
+    def keep(request):
+        upload = request.asyncview.get_upload(request.params["uid"])
+        request.root.data["blob"] = upload.to_blob()
+        assert upload.file_name in repr(upload)
+        return request.response
+
+    def configure(config):
+        endpoint(config)
+        config.add_view(keep, name="keep")
+
+    def refused(*paths):
+        raise OSError(18, "Invalid cross-device link")
+
+    site = make_site(configure)
+    uid = upload(site.app)
+    monkeypatch.setattr("os.link", refused)
+    site.app.get("/keep", {"uid": uid})
+    assert "is copied" in caplog.text
+    with site.db.transaction() as connection, connection.root()["blob"].open() as file:
+        assert file.read() == b"some bytes"
+    assert got(site.app, uid) == b"some bytes"

@@ -1,5 +1,6 @@
 """Uploads on disk: several at once, dying in the middle, a full disk, too many."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from uploading import cut
 from uploading import some_bytes
 
+from asyncview import journal
 from asyncview.exceptions import UploadExpired
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
@@ -344,16 +346,16 @@ def test_an_idle_upload_expires(staging):
 
 def test_a_long_journal_is_written_anew(staging):
     staged, other = staging.create(ALICE, "x", 4000), None
-    journal = os.path.join(staged.folder, "journal")
+    path = os.path.join(staged.folder, "journal")
     longest = 0
     for at in range(4000):
         if at == 3000:
             other = staging.find(ALICE, staged.uid)
             other.look()
         staged.append(at, 1, iter([b"%d" % (at % 10)]))
-        longest = max(longest, os.stat(journal).st_size)
+        longest = max(longest, os.stat(path).st_size)
     assert LONG < longest + 100 < LONG + 300
-    assert os.stat(journal).st_size < LONG
+    assert os.stat(path).st_size < LONG
     assert content(other) == b"0123456789" * 400
 
 
@@ -586,3 +588,50 @@ def test_another_machine_that_starts_is_no_power_cut(staging, monkeypatch):
     monkeypatch.setattr("asyncview.journal.running", lambda: ("there", "another"))
     put(staged, 1, b"cd")
     assert content(staged) == b"abcd"
+
+
+# Trouble with the journal, and while a file is put in order
+
+
+def test_a_file_that_could_not_be_put_in_order_is_later(staging, monkeypatch):
+    strange = staging.create(ALICE, "x", 12, chunk_count=3)
+    put(strange, 1, b"xyz")
+    put(strange, 0, b"abcde")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("asyncview.folding.copy", full)
+        with pytest.raises(UploadRefused) as caught:
+            put(strange, 2, b"0123")
+        assert caught.value.status == 507
+        with pytest.raises(UploadRefused):
+            strange.path()
+    assert "folded" not in names(strange)
+    assert content(staging.find(ALICE, strange.uid)) == b"abcdexyz0123"
+    assert names(strange) == ["folded", "journal", "manifest"]
+
+
+def test_a_chunk_that_is_not_written_down_is_not_there(staging, monkeypatch):
+    staged = staging.create(ALICE, "x", 4, chunk_count=2)
+    put(staged, 0, b"ab")
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", lambda file, data: write(file, data[:10]))
+        with pytest.raises(OSError, match="whole"):
+            put(staged, 1, b"cd")
+    assert sorted(staging.find(ALICE, staged.uid).look().parts) == [0]
+    put(staged, 1, b"cd")
+    assert content(staged) == b"abcd"
+
+
+def test_a_machine_says_since_when_it_runs(monkeypatch):
+    machine, boot = running_now()
+    assert " " not in machine + boot
+    monkeypatch.setattr("asyncview.journal.BOOT", "/nosuch")
+    assert running_now() == (machine, "-")
+
+
+def running_now():
+    return journal.running.__wrapped__()

@@ -219,16 +219,10 @@ class Staging:
         except (FileNotFoundError, UploadNotFound):
             return None
 
-    def _uids(self, folder: str) -> list[str]:
-        try:
-            return [name for name in os.listdir(folder) if WELL_FORMED.fullmatch(name)]
-        except FileNotFoundError:
-            return []
-
     def _open(self, folder: str) -> int:
         """How many uploads of one owner are unfinished."""
         count = 0
-        for uid in self._uids(folder):
+        for uid in filter(WELL_FORMED.fullmatch, os.listdir(folder)):
             with suppress(UploadNotFound), self.load(folder, uid) as staged:
                 count += not (staged.look().complete or self.is_expired(staged))
         return count
