@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 from pyramid.response import Response
 
-from browser.pages import hide
+from browser.pages import SEEN
 from browser.pages import start
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "progress.rst"
@@ -110,6 +110,11 @@ def source(place, tab, kind):
 
 def percents(tab):
     return tab.evaluate("seen.map((doc) => doc.percent ?? doc.overall_percent ?? null)")
+
+
+def next_look(tab):
+    """Waits until the page has asked, and has shown what it got."""
+    return tab.expect_console_message(lambda message: message.text.startswith(SEEN))
 
 
 SOURCES = ["document", "events", "lines", "progress view"]
@@ -258,30 +263,52 @@ def test_page_of_a_session_says_what_is_an_estimate(place, tab):
     expect(task(tab, "read").locator("[data-task=percent]")).to_have_text("25%")
 
 
-def test_time_that_is_left_is_told_after_five_seconds_and_two_updates(place, tab):
+def test_time_that_is_left_is_told_after_five_seconds_and_two_updates(serve, tab):
+    place = serve(asyncview__poll_interval="5")
+    tab.clock.install(time=0)
+    tab.clock.pause_at(1)
     start(place, tab)
-    eta, url = tab.locator("[data-asyncview=eta]"), place.poll_url(tab)
+    url = place.poll_url(tab)
     document = tab.evaluate("(url) => fetch(url).then((r) => r.json())", url)
-    hide(tab)
+    told = []
+    tab.route(re.compile("/completed[?]"), lambda route: route.fulfill(json=told[-1]))
 
-    def tell(second, percent):
-        document.update(
-            version=100 + second,
-            percent=percent,
-            updated=f"2026-01-01T10:00:{second:02}.000Z",
+    def left(pause, second, percent):
+        """What is said to be left after a look that finds so many percent."""
+        updated = f"2026-01-01T10:00:{second:02}.000Z"
+        version = 100 + second
+        told.append(
+            {**document, "version": version, "percent": percent, "updated": updated}
         )
-        tab.route(re.compile("/completed[?]"), lambda route: route.fulfill(json=told))
-        told = dict(document)
+        with next_look(tab):
+            tab.clock.run_for(1000 * pause)
         expect(tab.locator("progress").first).to_have_js_property("value", percent)
+        return tab.locator("[data-asyncview=eta]").inner_text()
 
-    tell(0, 10)
-    tell(3, 20)
-    expect(eta).to_be_empty()
-    tell(4, 30)
-    expect(eta).to_be_empty()
-    tell(8, 40)
-    # 60 % are left, at about seven in a hundred a second: "about 10 sec".
-    expect(eta).to_have_text(re.compile(r"^(about \d0 sec left|a few seconds left)$"))
+    assert left(1, 0, 10) == ""
+    # One update, though six seconds later.
+    assert left(1, 6, 16) == ""
+    # 78 percent are left, at 1.6 a second: recent ones count more.
+    assert left(5, 8, 22) == "about 50 sec left"
+    assert left(5, 9, 95) == "a few seconds left"
+
+
+def test_time_that_is_left_is_not_told_in_the_first_seconds(serve, tab):
+    place = serve(asyncview__poll_interval="5")
+    tab.clock.install(time=0)
+    tab.clock.pause_at(1)
+    start(place, tab)
+    url = place.poll_url(tab)
+    document = tab.evaluate("(url) => fetch(url).then((r) => r.json())", url)
+    told = []
+    tab.route(re.compile("/completed[?]"), lambda route: route.fulfill(json=told[-1]))
+    for second, pause in enumerate((1, 1, 5, 5)):
+        updated = f"2026-01-01T10:00:{second:02}.000Z"
+        told.append({**document, "percent": 10 * second, "updated": updated})
+        told[-1]["version"] = 100 + second
+        with next_look(tab):
+            tab.clock.run_for(1000 * pause)
+        expect(tab.locator("[data-asyncview=eta]")).to_be_empty()
 
 
 # Without our script
