@@ -35,7 +35,10 @@ def started(request: Request, entry: Entry) -> Response:
     base = own_url(request)
     if not is_api(request):
         url = subview_url(base, "processing", entry.job.id)
-        return private(HTTPSeeOther(url))
+        redirect = private(HTTPSeeOther(url))
+        # Else it makes its page after the commit, while the job waits for the thread.
+        redirect.prepare(request.environ)
+        return redirect
     doc = status.document(request, entry)
     response = json_response(doc, 202)
     response.headers["Location"] = f"{doc['links']['completed']}&output_json=1"
