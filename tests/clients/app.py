@@ -29,6 +29,7 @@ PAGE = """<!DOCTYPE html>
 <title>{client}</title>
 <body data-endpoint="{endpoint}" data-token="{token}" data-query="{query}">
 <input type="file">
+<button>Take back</button>
 <output></output>
 <div></div>
 {scripts}

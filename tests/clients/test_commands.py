@@ -42,6 +42,22 @@ def test_killed_client_goes_on_where_it_was(
 
 
 @ONCE
+@pytest.mark.parametrize("client", CLIENTS)
+def test_client_with_a_key_leaves_one_upload(
+    client, server, visitor, make_file, run_client
+):
+    file = make_file()
+    visitor.headers["Idempotency-Key"] = "of this file"
+    server.order(seed=f"{client} with a key", share=0.3)
+    uid = run_client(client, file)
+    assert visitor.content(uid) == file.facts
+    server.order()
+    # The memory of another client, which knows of no upload.
+    assert run_client(client, file, memory=f"{file.path}.json") == uid
+    assert server.received() == 0
+
+
+@ONCE
 @pytest.mark.parametrize("client", ["tus", "tuspy"])
 def test_empty_file_arrives_from(client, server, visitor, make_file, run_client):
     file = make_file(0)

@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from clients.files import CHUNK
 from clients.files import SIZE
 from clients.servers import PATIENCE
+from clients.servers import wait_until
 
 CLIENTS = (
     "tus",
@@ -89,3 +90,12 @@ def test_files_of_sizes_at_the_edge_arrive_from(
         file = make_file(size)
         choose(tab, server, client, file)
         assert visitor.content(uid_on(tab)) == file.facts
+
+
+@pytest.mark.parametrize("client", ["tus", "filepond"])
+def test_file_that_is_taken_back_is_gone(client, server, visitor, make_file, tab):
+    choose(tab, server, client, make_file())
+    uid = uid_on(tab)
+    assert visitor.content(uid) is not None
+    tab.get_by_role("button", name="Take back").click()
+    wait_until(lambda: visitor.content(uid) is None, "the upload goes")

@@ -3,11 +3,7 @@
 function upload(file, { endpoint, headers, chunkSize, pause }) {
     return new Promise((resolve) => {
         const pond = FilePond.create(document.querySelector("div"), {
-            server: {
-                url: endpoint,
-                process: { url: "", headers },
-                patch: { url: "?patch=", headers },
-            },
+            server: { url: endpoint, headers },
             // Else it waits, to look busy.
             allowMinimumUploadDuration: false,
             chunkUploads: true,
@@ -18,5 +14,6 @@ function upload(file, { endpoint, headers, chunkSize, pause }) {
                 error ? pond.processFile(item.id) : resolve(item.serverId),
         });
         pond.addFile(file);
+        takeBack = () => pond.removeFile({ revert: true });
     });
 }

@@ -17,6 +17,11 @@ function uidIn(text) {
     return JSON.parse(text).uploadUid;
 }
 
+// Set by the scripts of clients that can.
+let takeBack;
+
+document.querySelector("button").addEventListener("click", () => takeBack());
+
 document.querySelector("input").addEventListener("change", async (event) => {
     const output = document.querySelector("output");
     try {

@@ -11,6 +11,7 @@ function upload(file, { endpoint, headers, chunkSize, pause }) {
             onError: reject,
             onSuccess: () => resolve(upload.url.split("/").pop()),
         });
+        takeBack = () => upload.abort(true);
         upload.findPreviousUploads().then((earlier) => {
             if (earlier.length) {
                 upload.resumeFromPreviousUpload(earlier[0]);
