@@ -26,6 +26,7 @@ from asyncview.staged import Digest
 from asyncview.staging import Staging
 from asyncview.upload import MAX_CHUNKS
 from asyncview.upload import safe_name
+from asyncview.uploaded import Upload
 
 ALICE = (("str", "alice"), None)
 NOBODY = (None, None)
@@ -254,6 +255,15 @@ def test_what_came_before_the_client_went_away_stays(staging):
     with pytest.raises(ConnectionResetError):
         staging.create(ALICE, "y", 4).append(0, 4, going_away(), whole=True)
     assert staged.look().size == 3
+
+
+def test_an_upload_that_is_removed_before_it_is_read_is_gone(staging):
+    staged = staging.create(ALICE, "x", 2, chunk_count=1)
+    staged.put(0, 2, iter([b"ab"]))
+    upload = Upload(staged, lambda: None)
+    staging.remove(staged)
+    with pytest.raises(UploadNotFound):
+        upload.open()
 
 
 def test_an_upload_that_is_removed_while_it_is_sent_is_gone(staging):

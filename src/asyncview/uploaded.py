@@ -10,6 +10,7 @@ from typing import BinaryIO
 from ZODB.blob import Blob
 from ZODB.Connection import Connection
 
+from asyncview.exceptions import UploadNotFound
 from asyncview.staged import Staged
 
 log = logging.getLogger("asyncview.uploads")
@@ -33,8 +34,12 @@ class Upload:
         return f"<Upload {self.uid[:6]}… {self.file_name!r} of {self.total_size} bytes>"
 
     def open(self) -> BinaryIO:
-        """The file, for reading from its begin."""
-        return open(self.path, "rb")
+        """The file, for reading from its begin; UploadNotFound if it was removed."""
+        try:
+            return open(self.path, "rb")
+        except FileNotFoundError:
+            # Some servers take an OSError for the client's connection that broke.
+            raise UploadNotFound(self.uid) from None
 
     def to_blob(self, connection: Connection | None = None) -> Blob:
         """A new blob of ``connection`` (the request's), without copying a byte.
