@@ -166,7 +166,7 @@ class Visitor:
         self.headers = {"Cookie": self.cookie, "X-CSRF-Token": body.decode()}
 
     def content(self, uid):
-        """Name, size and SHA-256 of an upload that has arrived; None if there is none."""
+        """Name, size and SHA-256 of an upload that arrived; None if there is none."""
         path = f"/content?{urlencode({'uid': uid})}"
         status, _, body = self._server.request("GET", path, headers=self.headers)
         if status == 404:
