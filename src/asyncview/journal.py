@@ -50,6 +50,8 @@ class Journal:
         self._file = -1
         self._chunks = Chunks(manifest)
         self._read = 0
+        #: Whether there is half a line at the end.
+        self._torn = False
 
     @contextmanager
     def locked(self, shared: bool = False) -> Iterator[Chunks]:
@@ -77,8 +79,10 @@ class Journal:
     def write(self, *lines: str) -> None:
         """Add lines, all of them or none; the lock is held exclusively."""
         data = "".join(f"{line}\n" for line in lines).encode()
-        # What a crash cut off would become one line with ours.
-        os.ftruncate(self._file, self._read)
+        if self._torn:
+            # What a crash cut off would become one line with ours.
+            os.ftruncate(self._file, self._read)
+            self._torn = False
         done = os.write(self._file, data)
         if done != len(data):
             os.ftruncate(self._file, self._read)
@@ -122,6 +126,7 @@ class Journal:
 
     def _catch_up(self) -> None:
         size = os.fstat(self._file).st_size
+        self._torn = False
         if size <= self._read:
             return
         data = os.pread(self._file, size - self._read, self._read)
@@ -129,6 +134,7 @@ class Journal:
         for line in data.decode().splitlines():
             self._chunks.apply(line)
         self._read += len(data)
+        self._torn = self._read < size
 
     def _rewrite(self) -> None:
         """Have a shorter journal that says the same, and go on with it."""
