@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -69,8 +70,14 @@ def serve():
     with application(configure, asyncview__upload_max_open=1000) as (_, app):
         server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
         print(server.effective_port, flush=True)
-        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()
+        threading.Thread(target=end_with_stdin, daemon=True).start()
         server.run()
+
+
+def end_with_stdin():
+    """Who measures is gone; waitress takes this for an end, and files are removed."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class Client:
