@@ -5,6 +5,7 @@ import logging
 import threading
 
 import pytest
+from people import Policy
 from persistent.mapping import PersistentMapping
 from pyramid.authentication import AuthTktCookieHelper
 from pyramid.authorization import Allow
@@ -741,3 +742,32 @@ def test_a_client_can_not_pretend_to_be_a_replay(make_site):
     site = make_site(telling)
     response = site.app.post("/tell", headers={"asyncview.job": "x"}, status=303)
     assert "process_id=" in response.location
+
+
+def test_every_transaction_of_a_job_says_whose_it_is(make_site):
+    class Committing(BaseAsyncView):
+        def __run__(self):
+            self.context.data["first"] = True
+            self.checkpoint()
+            self.context.data["second"] = True
+            self.request.tm.commit()
+            self.request.tm.begin()
+            self.context.data["third"] = True
+
+        def on_end(self, status):
+            self.context.data["end"] = status
+
+    def configure(config):
+        config.set_security_policy(Policy())
+        config.add_async_view(Committing, "c")
+
+    site = make_site(configure)
+    before = len(site.db.storage.undoLog(0, 1000))
+    doc = site.run("/c", app=site.browser(REMOTE_USER="ann"))
+    assert doc["status"] == "completed"
+    history = site.db.storage.undoLog(0, 1000)
+    told = history[: len(history) - before]
+    # The POST, two in the middle, the end, and on_end.
+    assert [(each["user_name"], each["description"]) for each in told].count(
+        (b"ann", b"/c")
+    ) == 5

@@ -83,6 +83,7 @@ class Attempt:
     def _ended(self, handler: Handler) -> None:
         """The replay is for ``on_end`` only; raises what that raised."""
         request, ticket = self.request, self.ticket
+        sign(self.tm.get(), ticket)
         discard(handler(request))
         if request.exception is not None:
             raise request.exception
@@ -207,7 +208,7 @@ class Attempt:
         view = self.request.environ.get(VIEW)
         if view is None or not self.ticket.term("on_end"):
             return
-        self.tm.begin()
+        sign(self.tm.begin(), self.ticket)
         try:
             view.on_end(COMPLETED)
             self.tm.commit()
@@ -228,7 +229,8 @@ class Watch:
         self._connection = connection
 
     def newTransaction(self, transaction: Any) -> None:
-        """Nothing to do."""
+        """Also one that follows a checkpoint says whose it is."""
+        sign(transaction, self._ticket)
 
     def beforeCompletion(self, transaction: Any) -> None:
         """It fails if the job is taken away before it commits."""
@@ -240,6 +242,13 @@ class Watch:
             self._ticket.checkpointed = True
         elif transaction.status == Status.COMMITTING:
             self.doubtful = True
+
+
+def sign(transaction: Any, ticket: Ticket) -> None:
+    """Say in the database's history whose work this is, as pyramid_tm does."""
+    if ticket.owner is not None:
+        transaction.user = ticket.owner[1]
+    transaction.description = ticket.view
 
 
 def discard(response: Response) -> None:

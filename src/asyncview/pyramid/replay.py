@@ -42,10 +42,7 @@ class PyramidFront:
                 tm = environ["tm.manager"] = request.tm
                 # pyramid_tm steps aside: it would decide after us.
                 environ["tm.active"] = True
-                transaction = tm.begin()
-                if ticket.owner is not None:
-                    transaction.user = ticket.owner[1]
-                transaction.note(ticket.view)
+                tm.begin()
                 try:
                     self.router.invoke_request(request)
                 finally:
