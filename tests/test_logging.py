@@ -98,6 +98,25 @@ def test_job_that_fails_has_its_traceback_under_the_error_id(site, caplog):
     assert "ZeroDivisionError: as it was told" in record.getMessage()
 
 
+def test_traceback_says_what_led_to_the_error_and_nothing_of_pyramid(make_site, caplog):
+    class Led(BaseAsyncView):
+        def __run__(self):
+            try:
+                {}["the occasion"]
+            except KeyError:
+                if "led" in self.request.params:
+                    raise ZeroDivisionError("the news")  # noqa: B904 - as authors do
+            raise ZeroDivisionError("the news")
+
+    site = make_site(lambda config: config.add_async_view(Led, "led"))
+    for params, led in (("", False), ({"led": "1"}, True)):
+        error_id = site.run("/led", params)["error"]["id"]
+        (said,) = (r.getMessage() for r in caplog.records if error_id in r.getMessage())
+        assert said.rstrip().endswith("ZeroDivisionError: the news")
+        assert ("KeyError: 'the occasion'" in said) is led
+        assert "HTTPNotFound" not in said
+
+
 def test_job_that_is_tried_again_has_a_line_for_each_attempt(site, caplog):
     id = site.run("/working", {"lose": "1"}, app=site.ann)["process_id"]
     again = r"/working of ann is tried again after a conflict, attempt {}: .*"

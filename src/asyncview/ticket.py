@@ -112,6 +112,8 @@ class Ticket:
     verdict: Verdict | None = None
     #: Whether ``__run__`` was entered in this attempt.
     entered = False
+    #: What was being handled when ``__run__`` raised its error.
+    occasion: BaseException | None = None
     #: Whether the job committed in the middle, in any attempt.
     checkpointed = False
     #: Set for the replay that is for ``on_end`` only.
@@ -139,7 +141,7 @@ class Ticket:
     def renew(self, attempt: int) -> None:
         """Nothing of the last attempt is left for the next."""
         self.attempt = attempt
-        self.verdict = None
+        self.verdict = self.occasion = None
         self.entered = False
         self.finishing = False
         self.changed: dict[str, Any] = {}
@@ -208,7 +210,7 @@ class Ticket:
         if not isinstance(body, bytes):
             body.close()
         # An error holds on to all that its frames held: request, files, objects.
-        self.verdict = None
+        self.verdict = self.occasion = None
 
     def __str__(self) -> str:
         return title(self)

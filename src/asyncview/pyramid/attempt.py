@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from pyramid.httpexceptions import HTTPNotFound
 from pyramid.interfaces import IResponse
 from pyramid.request import Request
 from pyramid.response import Response
@@ -138,6 +139,10 @@ class Attempt:
     def _raised(self, error: BaseException, response: Response | None) -> None:
         """``response`` is what an exception view made of the error, if any did."""
         ticket = self.ticket
+        if response is None and isinstance(error.__context__, HTTPNotFound):
+            # Left there by Pyramid's search for an exception view, in the place of
+            # what the log should say.
+            error.__context__ = ticket.occasion
         retry = self._is_transient(error)
         if self.watch.doubtful and not isinstance(error, ConflictError):
             # A commit in the middle that may have been stored all the same.

@@ -250,7 +250,8 @@ def run_replayed(view: BaseAsyncView, ticket: Ticket) -> Any:
             result = view.__run__(process_id=ticket.id)
         else:
             result = view.__run__()
-    except BaseException:
+    except BaseException as error:
+        ticket.occasion = error.__context__
         # Its own error is the news, not what a property makes of the half done work.
         try:
             ticket.changed = said_anew(view, ticket.terms)
