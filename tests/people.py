@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import waitress
 from conftest import PATIENCE
 from conftest import eventually
+from ending import end
 from pyramid.httpexceptions import HTTPForbidden
 
 from asyncview import BaseAsyncView
@@ -93,9 +94,4 @@ def serving(wsgi):
     try:
         yield "127.0.0.1", server.effective_port
     finally:
-        # In the server's own thread, which has nothing to wait for then.
-        server.trigger.pull_trigger(
-            lambda: server.asyncore.close_all(server._map, ignore_all=True)
-        )
-        thread.join(PATIENCE)
-        server.task_dispatcher.shutdown()
+        end(server, thread)

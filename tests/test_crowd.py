@@ -13,6 +13,7 @@ from http.client import HTTPConnection
 import waitress
 from conftest import PATIENCE
 from conftest import eventually
+from ending import end
 from pyramid.response import Response
 
 from asyncview import BaseAsyncView
@@ -114,11 +115,7 @@ def test_more_tabs_than_threads_all_reach_their_end(make_site, gate):
         assert ask(address, "/page") == b"an ordinary page"
         gate.set()
         assert [each.result(PATIENCE) for each in tabs] == ["completed"] * TABS
-    server.trigger.pull_trigger(
-        lambda: server.asyncore.close_all(server._map, ignore_all=True)
-    )
-    thread.join(PATIENCE)
-    server.task_dispatcher.shutdown()
+    end(server, thread)
 
 
 def ask(address, url):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import waitress
+from ending import end
 from playwright.sync_api import expect
 from pyramid.events import NewResponse
 from pyramid.response import Response
@@ -213,12 +214,7 @@ def served(app):
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        # In its own thread: sockets must not go while it looks at them.
-        server.trigger.pull_trigger(
-            lambda: server.asyncore.close_all(server._map, True)
-        )
-        thread.join(PATIENCE)
-        server.task_dispatcher.shutdown()
+        end(server, thread)
 
 
 @pytest.fixture
