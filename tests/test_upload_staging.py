@@ -1,6 +1,7 @@
 """Uploads on disk: several at once, dying in the middle, a full disk, too many."""
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -62,6 +63,11 @@ def put(staged, number, data):
 def content(staged):
     with open(staged.path(), "rb") as file:
         return file.read()
+
+
+def open_files():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
 
 
 def names(staged):
@@ -385,6 +391,26 @@ def test_numbered_chunks_and_jobs_outlive_a_new_journal(staging, monkeypatch):
     assert set(chunks.jobs) == {"one", "three"}
     assert chunks.spent
     assert content(staging.find(ALICE, staged.uid)) == b"abcdexyz0123"
+
+
+@pytest.mark.parametrize("failing", ["fsync", "rename"])
+def test_a_journal_that_can_not_be_written_anew_goes_on(staging, monkeypatch, failing):
+    staged = staging.create(ALICE, "x", 12, chunk_count=3)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "full")
+
+    before = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr("asyncview.journal.LONG", 0)
+        patch.setattr(os, failing, full)
+        for number, data in ((2, b"0123"), (0, b"abcde"), (1, b"xyz")):
+            put(staged, number, data)
+    with staging.find(ALICE, staged.uid) as other:
+        assert content(other) == b"abcdexyz0123"
+    assert "journal.new" not in names(staged)
+    staged.__exit__()
+    assert open_files() <= before
 
 
 def test_a_line_that_a_crash_cut_off_counts_for_nothing(staging):

@@ -9,6 +9,7 @@ import functools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress
 from urllib.parse import quote
 
 from asyncview.exceptions import UploadNotFound
@@ -137,17 +138,30 @@ class Journal:
         self._torn = self._read < size
 
     def _rewrite(self) -> None:
-        """Have a shorter journal that says the same, and go on with it."""
+        """Have a shorter journal that says the same, and go on with it.
+
+        Where that fails the long one stays: what it has been told is written.
+        """
         data = "".join(f"{line}\n" for line in self._chunks.lines()).encode()
         new = f"{self._path}.new"
-        file = os.open(new, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
-        # Nobody else knows it yet, and who waits for the old one looks again.
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if os.write(file, data) != len(data):
-            os.close(file)
-            os.unlink(new)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            file = os.open(new, flags, 0o600)
+        except OSError:
             return
-        os.fsync(file)
-        os.rename(new, self._path)
+        try:
+            # Nobody else knows it yet, and who waits for the old one looks again.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            done = os.write(file, data) == len(data)
+            if done:
+                os.fsync(file)
+                os.rename(new, self._path)
+        except OSError:
+            done = False
+        if not done:
+            os.close(file)
+            with suppress(OSError):
+                os.unlink(new)
+            return
         os.close(self._file)
         self._file, self._read = file, len(data)
