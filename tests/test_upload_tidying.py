@@ -53,6 +53,24 @@ def test_an_idle_process_writes_nothing(site):
     assert len(staged_files(site)) == 4
 
 
+@pytest.mark.parametrize("strange", ["a file", "what another process removed"])
+def test_what_is_no_directory_keeps_no_others(site, tidy, monkeypatch, strange):
+    upload(site.app)
+    root = site.engine.staging.root
+    if strange == "a file":
+        open(os.path.join(root, "0"), "w").close()
+    listdir = os.listdir
+
+    def first(path):
+        return ["0", *listdir(path)] if path == root else listdir(path)
+
+    monkeypatch.setattr(os, "listdir", first)
+    later(site, 10 * 86400)
+    for _ in tidy.sweep():
+        pass
+    assert [each for each in listdir(root) if each != "0"] == []
+
+
 def test_what_was_begun_and_left_goes_and_what_is_new_stays(site, tidy):
     uid = upload(site.app)
     folder = folder_of(site)

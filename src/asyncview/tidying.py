@@ -75,15 +75,20 @@ class Tidying:
         with suppress(FileNotFoundError):
             for owner in os.listdir(root):
                 folder = os.path.join(root, owner)
-                for name in os.listdir(folder):
-                    try:
-                        self._tidy(folder, name)
-                    except Exception:
-                        # It must not keep the others.
-                        log.exception("the upload %.6s… could not be looked at", name)
-                    yield
-                with suppress(OSError), self._staging.locked(folder):
-                    os.rmdir(folder)
+                # Another process may have removed it, or it is none.
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    yield from self._of_one(folder)
+
+    def _of_one(self, folder: str) -> Iterator[None]:
+        for name in os.listdir(folder):
+            try:
+                self._tidy(folder, name)
+            except Exception:
+                # It must not keep the others.
+                log.exception("the upload %.6s… could not be looked at", name)
+            yield
+        with suppress(OSError), self._staging.locked(folder):
+            os.rmdir(folder)
 
     def _tidy(self, folder: str, name: str) -> None:
         path = os.path.join(folder, name)
