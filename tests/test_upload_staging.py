@@ -393,6 +393,15 @@ def test_numbered_chunks_and_jobs_outlive_a_new_journal(staging, monkeypatch):
     assert content(staging.find(ALICE, staged.uid)) == b"abcdexyz0123"
 
 
+def test_an_upload_that_a_job_has_just_claimed_is_not_removed(staging):
+    found = staging.create(ALICE, "x", 0)
+    staging.find(ALICE, found.uid).claim("job")
+    with pytest.raises(UploadRefused) as caught:
+        staging.remove(found)
+    assert caught.value.status == 409
+    assert content(found) == b""
+
+
 @pytest.mark.parametrize("failing", ["fsync", "rename"])
 def test_a_journal_that_can_not_be_written_anew_goes_on(staging, monkeypatch, failing):
     staged = staging.create(ALICE, "x", 12, chunk_count=3)
@@ -409,8 +418,23 @@ def test_a_journal_that_can_not_be_written_anew_goes_on(staging, monkeypatch, fa
     with staging.find(ALICE, staged.uid) as other:
         assert content(other) == b"abcdexyz0123"
     assert "journal.new" not in names(staged)
-    staged.__exit__()
+    staged.close()
     assert open_files() <= before
+
+
+def test_what_nobody_goes_on_with_keeps_no_file_open(tmp_path):
+    clock = Clock()
+    staging = staging_at(tmp_path, clock)
+    before = open_files()
+    empty = staging.create(ALICE, "x", 0)
+    keyed = staging.create(ALICE, "x", 1, key="one")
+    with staging.find(ALICE, empty.uid) as found:
+        assert found.look().complete
+    clock.now += 100
+    assert staging.find_key(ALICE, "one") is None
+    with pytest.raises(UploadExpired):
+        staging.find(ALICE, keyed.uid)
+    assert open_files() == before
 
 
 def test_a_line_that_a_crash_cut_off_counts_for_nothing(staging):

@@ -59,6 +59,10 @@ class Staged:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Keep no file open; what is asked for next opens it again."""
         self._journal.close()
 
     @property

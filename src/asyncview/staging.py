@@ -103,7 +103,7 @@ class Staging:
             self._fill(folder, manifest)
         staged = Staged(os.path.join(folder, manifest.uid), manifest, self.clock)
         if not total_size and not chunk_count:
-            with staged.locked():
+            with staged, staged.locked():
                 staged.write(f"whole {DATA}")
         return staged
 
@@ -113,6 +113,7 @@ class Staging:
             raise UploadNotFound(uid)
         staged = self.load(self.folder_of(owner), uid)
         if self.is_expired(staged):
+            staged.close()
             raise UploadExpired(uid)
         return staged
 
@@ -121,8 +122,13 @@ class Staging:
         return self._by_key(self.folder_of(owner), key_of(key))
 
     def remove(self, staged: Staged) -> None:
-        """Remove an upload; who still writes to it finds out at the next block."""
-        with staged.locked():
+        """Remove an upload; who still writes to it finds out at the next block.
+
+        UploadRefused where a job has it.
+        """
+        with staged.locked() as chunks:
+            if chunks.jobs:
+                raise UploadRefused(409, "in_use", "a job has this upload")
             away = self.put_away(staged)
         shutil.rmtree(away, ignore_errors=True)
 
@@ -215,9 +221,12 @@ class Staging:
     def _by_key(self, folder: str, key: str) -> Staged | None:
         try:
             staged = self.load(folder, os.readlink(os.path.join(folder, KEY + key)))
-            return None if self.is_expired(staged) else staged
+            if not self.is_expired(staged):
+                return staged
+            staged.close()
         except (FileNotFoundError, UploadNotFound):
-            return None
+            pass
+        return None
 
     def _open(self, folder: str) -> int:
         """How many uploads of one owner are unfinished."""

@@ -44,7 +44,8 @@ def is_patch(request: Request) -> bool:
 def create(request: Request) -> Response:
     total = number(request.headers["Upload-Length"], "Upload-Length")
     # The name comes with the first chunk.
-    return answer(201, begin(request, UNNAMED, total).uid)
+    with begin(request, UNNAMED, total) as staged:
+        return answer(201, staged.uid)
 
 
 def small(request: Request, file: Any) -> Response:

@@ -73,7 +73,8 @@ def take_chunk(
         if total:
             raise UploadRefused(400, "bad_count", "there must be a chunk")
         # Of an empty file there may be no chunk, or an empty one.
-        return begin(request, name, total).uid
+        with begin(request, name, total) as staged:
+            return staged.uid
     with begin(request, name, total, chunk_count=count) as staged:
         check_same(staged, params)
         first(request, staged, lambda: staged.put(chunk, size, blocks, digest))
