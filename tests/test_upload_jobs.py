@@ -1,6 +1,8 @@
 """From the form to ``__run__``: an upload belongs to the job that it started."""
 
+import errno
 import os
+import shutil
 import threading
 
 import pytest
@@ -16,6 +18,7 @@ from webtest import Upload as FormFile
 from ZODB.POSException import ConflictError
 
 from asyncview import BaseAsyncView
+from asyncview.uploaded import Upload
 
 DATA = some_bytes(100_000)
 
@@ -125,6 +128,45 @@ def test_an_upload_survives_conflicts_and_errors_at_commit(site, app):
     assert len(uids) == 4
     assert len(set(uids)) == 1
     assert stored_blob(site) == DATA
+
+
+def no_link(*args):
+    raise OSError(errno.EXDEV, "another file system")
+
+
+def test_a_copy_that_becomes_a_blob_outlives_a_power_cut(site, app, monkeypatch):
+    uid, synced, fsync = upload(app, DATA, 30_000), [], os.fsync
+
+    def noted(file):
+        synced.append(os.fstat(file).st_ino)
+        fsync(file)
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "fsync", noted)
+    ran(site, app, {"file": uid})
+    with site.db.transaction() as connection:
+        assert os.stat(connection.root()["blob"].committed()).st_ino in synced
+    assert stored_blob(site) == DATA
+
+
+def test_a_copy_that_there_is_no_room_for_leaves_nothing(site, app, monkeypatch):
+    uid = upload(app, DATA, 30_000)
+
+    def full(source, target):
+        with open(target, "wb") as file:
+            file.write(DATA[:1000])
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with (
+        site.engine.staging.find((("str", "alice"), None), uid) as staged,
+        site.db.transaction() as connection,
+        pytest.raises(OSError, match="full"),
+    ):
+        Upload(staged, lambda: connection).to_blob()
+    directory = site.db.storage.temporaryDirectory()
+    assert [name for name in os.listdir(directory) if "asyncview-" in name] == []
 
 
 def test_a_blob_is_the_staged_file_itself(site, app):

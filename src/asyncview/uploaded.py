@@ -5,11 +5,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from ZODB.blob import Blob
 from ZODB.Connection import Connection
 
+from asyncview.disk import sync
 from asyncview.exceptions import UploadNotFound
 from asyncview.staged import Staged
 
@@ -47,17 +49,28 @@ class Upload:
         The staged file stays, for another attempt or another blob.
         """
         connection = connection or self._connect()
-        with self.open() as file:
-            # The ZODB never does, and then a blob may be lost that was committed.
-            os.fsync(file.fileno())
-        blob = Blob()
-        # First this: else it would be moved to the system's temporary directory.
-        connection.add(blob)
         # What is consumed is gone, also where the commit then fails.
         directory = connection.db().storage.temporaryDirectory()
         link = tempfile.mktemp(".upload", "asyncview-", directory)
         try:
+            self._link(link)
+            # The ZODB never does, and then a blob may be lost that was committed.
+            sync(link)
+            blob = Blob()
+            # First this: else it would be moved to the system's temporary directory.
+            connection.add(blob)
+            blob.consumeFile(link)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(link)
+            raise
+        return blob
+
+    def _link(self, link: str) -> None:
+        try:
             os.link(self.path, link)
+        except FileNotFoundError:
+            raise UploadNotFound(self.uid) from None
         except OSError:
             log.warning(
                 "%s is copied: asyncview.upload_dir is not on the file system of the"
@@ -65,5 +78,3 @@ class Upload:
                 self,
             )
             shutil.copyfile(self.path, link)
-        blob.consumeFile(link)
-        return blob
