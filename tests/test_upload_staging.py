@@ -24,6 +24,8 @@ from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
 from asyncview.journal import LONG
 from asyncview.staged import Digest
+from asyncview.staged import Staged
+from asyncview.staging import IDLE
 from asyncview.staging import Staging
 from asyncview.upload import MAX_CHUNKS
 from asyncview.upload import safe_name
@@ -400,6 +402,50 @@ def test_an_upload_that_a_job_has_just_claimed_is_not_removed(staging):
         staging.remove(found)
     assert caught.value.status == 409
     assert content(found) == b""
+
+
+def test_the_oldest_upload_gives_way_once_it_is_idle(tmp_path):
+    clock = Clock()
+    staging = staging_at(tmp_path, clock, max_open=2)
+    staging.keep = 2 * IDLE
+    whole = staging.create(ALICE, "x", 1, chunk_count=1)
+    put(whole, 0, b"x")
+    one, two = (staging.create(ALICE, "x", 2, chunk_count=2) for _ in "12")
+    clock.now += 1
+    put(one, 0, b"x")
+    clock.now += IDLE - 2
+    with pytest.raises(UploadRefused):
+        staging.create(ALICE, "x", 1, chunk_count=1)
+    clock.now += 1
+    staging.create(ALICE, "x", 1, chunk_count=1)
+    with pytest.raises(UploadNotFound):
+        put(two, 0, b"x")
+    with pytest.raises(UploadRefused):
+        staging.create(ALICE, "x", 1, chunk_count=1)
+    put(one, 1, b"y")
+    assert content(one) == b"xy"
+    assert content(whole) == b"x"
+
+
+def test_no_upload_gives_way_that_somebody_goes_on_with(tmp_path, monkeypatch):
+    clock = Clock()
+    staging = staging_at(tmp_path, clock, max_open=1)
+    staging.keep = 2 * IDLE
+    one = staging.create(ALICE, "x", 2, chunk_count=2)
+    clock.now += IDLE
+    look = Staged.look
+
+    def then_put(staged):
+        chunks = look(staged)
+        monkeypatch.undo()
+        put(one, 0, b"x")
+        return chunks
+
+    monkeypatch.setattr(Staged, "look", then_put)
+    with pytest.raises(UploadRefused):
+        staging.create(ALICE, "x", 1, chunk_count=1)
+    put(one, 1, b"y")
+    assert content(one) == b"xy"
 
 
 @pytest.mark.parametrize("failing", ["fsync", "rename"])

@@ -5,6 +5,7 @@ memory: any number of processes share the directory.
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -33,10 +34,15 @@ from asyncview.upload import Owner
 from asyncview.upload import key_of
 from asyncview.upload import safe_name
 
+log = logging.getLogger("asyncview.uploads")
+
 #: What a directory's name begins with while it is filled or emptied; no uid does.
 UNDONE = "."
 #: What the name of a link begins with that leads from a client's key to a uid.
 KEY = "="
+
+#: Seconds after which an unfinished upload gives way to another one of its owner's.
+IDLE = 900.0
 
 
 class Staging:
@@ -75,7 +81,8 @@ class Staging:
     ) -> Staged:
         """Begin an upload; with a ``key``, go on with the one that has it.
 
-        ``limited``: by how many the owner has open.  Raises UploadRefused.
+        ``limited``: by how many the owner has open; one that is `IDLE` gives way.
+        Raises UploadRefused.
         """
         if total_size > self.max_size:
             raise UploadRefused(413, "too_large", "the file is too large")
@@ -96,10 +103,8 @@ class Staging:
                 known = self._by_key(folder, manifest.key)
                 if known is not None:
                     return known
-            if limited and any(owner) and self._open(folder) >= self.max_open:
-                raise UploadRefused(
-                    413, "too_many", "too many uploads are unfinished; end one first"
-                )
+            if limited and any(owner):
+                self._make_room(folder)
             self._fill(folder, manifest)
         staged = Staged(os.path.join(folder, manifest.uid), manifest, self.clock)
         if not total_size and not chunk_count:
@@ -228,13 +233,34 @@ class Staging:
             pass
         return None
 
-    def _open(self, folder: str) -> int:
-        """How many uploads of one owner are unfinished."""
-        count = 0
+    def _make_room(self, folder: str) -> None:
+        """Have an owner's unfinished uploads be few enough for another one."""
+        unfinished = []
         for uid in filter(WELL_FORMED.fullmatch, os.listdir(folder)):
             with suppress(UploadNotFound), self.load(folder, uid) as staged:
-                count += not (staged.look().complete or self.is_expired(staged))
-        return count
+                chunks = staged.look()
+                if not (chunks.complete or self.is_over(chunks)):
+                    unfinished.append((chunks.touched, uid))
+        if len(unfinished) < self.max_open:
+            return
+        # Clients that can't ask where to go on begin anew, and never come back to it.
+        if not (unfinished and self._give_way(folder, min(unfinished)[1])):
+            raise UploadRefused(
+                413, "too_many", "too many uploads are unfinished; end one first"
+            )
+
+    def _give_way(self, folder: str, uid: str) -> bool:
+        """Remove an unfinished upload that is idle; whether it has gone."""
+        try:
+            with self.load(folder, uid) as staged, staged.locked() as chunks:
+                if chunks.complete or self.clock() - chunks.touched < IDLE:
+                    return False
+                away = self.put_away(staged)
+        except UploadNotFound:
+            return True
+        log.info("the upload %.6s… gives way to another one", uid)
+        shutil.rmtree(away, ignore_errors=True)
+        return True
 
 
 def _lock(folder: str) -> int:
