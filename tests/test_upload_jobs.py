@@ -289,3 +289,39 @@ def test_without_a_job_the_upload_of_the_request_is_given(make_site):
     fields = {"file": FormFile("x", b"plain")}
     assert app.post("/quick", fields).headers["X-Size"] == "5"
     assert sum(each.endswith("data") for each in staged_files(site)) == 2
+
+
+def test_a_key_of_the_request_does_not_make_one_upload_of_two_files(make_site):
+    seen = []
+
+    class Two(BaseAsyncView):
+        uploads = ("first", "second")
+
+        def __run__(self, process_id=None):
+            for field in self.uploads:
+                with self.upload(field).open() as file:
+                    seen.append(file.read())
+            return "done"
+
+    def both(config):
+        endpoint(config)
+        config.add_async_view(Two, "two")
+
+    site = make_site(both)
+    app = site.browser(REMOTE_USER="alice")
+    for data in (b"1", b"2"):
+        fields = {
+            "first": FormFile("a.txt", b"first " + data),
+            "second": FormFile("b.txt", b"second " + data),
+        }
+        headers = {"Idempotency-Key": "one"}
+        site.wait(site.start("/two", fields, app, headers=headers))
+    assert seen == [b"first 1", b"second 1", b"first 2", b"second 2"]
+
+
+def test_a_whole_file_that_is_sent_again_with_its_key_is_one_upload(site, app):
+    form = {"file": FormFile("a.txt", b"some bytes")}
+    first, again = (
+        app.post("/files", form, {"Idempotency-Key": "one"}).json for _ in range(2)
+    )
+    assert first == again

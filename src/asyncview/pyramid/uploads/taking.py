@@ -22,9 +22,9 @@ from asyncview.upload import safe_name
 
 def begin(request: Request, file_name: str, total_size: int, **known: Any) -> Staged:
     """A new upload of this caller's, or the one with the same ``Idempotency-Key``."""
-    key = known.pop("key", None) or request.headers.get("Idempotency-Key")
+    known.setdefault("key", request.headers.get("Idempotency-Key") or None)
     owner = uploader_of(request)
-    staged = staging_of(request).create(owner, file_name, total_size, key=key, **known)
+    staged = staging_of(request).create(owner, file_name, total_size, **known)
     # From now on there is something to look after.
     engine_of(request).start()
     return staged
@@ -97,17 +97,20 @@ def check_same(staged: Staged, params: Mapping[str, Any]) -> None:
         raise UploadRefused(400, "changed", "fileName was another one at first")
 
 
-def take_whole(request: Request, file: Any, limited: bool = True) -> Staged:
-    """A file that came in one piece in a form."""
+def take_whole(request: Request, file: Any, alone: bool = True) -> Staged:
+    """A file that came in one piece in a form.
+
+    ``alone``: the request is about this file, and so are its key and its checksum.
+    """
     content = content_of(file, staging_of(request).max_size)
     assert content.size is not None
     size = content.size
-    count = 1 if size else None
-    with begin(
-        request, file.filename, size, chunk_count=count, limited=limited
-    ) as staged:
-        if size:
-            digest = digest_of(request)
+    known: dict[str, Any] = {} if alone else {"limited": False, "key": None}
+    known["chunk_count"] = 1 if size else None
+    with begin(request, file.filename, size, **known) as staged:
+        # There it is if its key came before, and the answer got lost.
+        if not staged.look().complete:
+            digest = digest_of(request) if alone else None
             first(request, staged, lambda: staged.put(0, size, content.blocks, digest))
     return staged
 
