@@ -82,6 +82,12 @@ def test_a_request_that_is_too_long_is_refused(site, app):
     patch(app, create(app, 2000), 0, b"x" * 1001, status=413)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_a_query_that_is_not_in_utf_8_is_the_clients_fault(app, method):
+    answer = app.request("/files?uploadUid=%ff", method=method, status=400)
+    assert answer.json["error"]["code"] == "bad_request"
+
+
 def test_where_there_is_no_room_it_is_said_at_once(make_site):
     # More than any file system has, so that nothing is filled up.
     site = make_site(endpoint, asyncview__upload_max_size=str(1 << 60))

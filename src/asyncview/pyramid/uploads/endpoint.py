@@ -54,6 +54,7 @@ class Endpoint:
         try:
             if method not in SAFE_METHODS:
                 self._check_site(request)
+            self._check_query(request)
             response = self._answer(request, method)
         except ERRORS as error:
             response = failed(error)
@@ -124,6 +125,13 @@ class Endpoint:
         if len(subpath) > 1:
             raise UploadNotFound("/".join(subpath))
         return subpath[0] if subpath else None
+
+    @staticmethod
+    def _check_query(request: Request) -> None:
+        try:
+            request.GET  # noqa: B018
+        except UnicodeDecodeError:
+            raise UploadRefused(400, "bad_request", "the query is no UTF-8") from None
 
     def _check_site(self, request: Request) -> None:
         """As for the start of a job: without tokens other sites are shut out."""
