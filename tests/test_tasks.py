@@ -8,6 +8,8 @@ from concurrent.futures import CancelledError
 from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from conftest import PATIENCE
@@ -200,12 +202,28 @@ def test_percent_never_goes_back_when_tasks_are_added(session):
     assert session.take(1.0).share == 50.0
 
 
-@pytest.mark.parametrize("number", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "number", [0, -1, float("nan"), float("inf"), 1e308, "2", object()]
+)
 def test_weight_and_expectation_are_above_nothing(session, number):
     with pytest.raises(ValueError, match="weight"):
         session.task("read", weight=number)
     with pytest.raises(ValueError, match="expected"):
         session.task("read", expected=number)
+
+
+def test_weight_of_none_is_refused_before_the_pulse_counts_with_it(session):
+    with pytest.raises(ValueError, match="weight"):
+        session.task("read", weight=None)
+    assert session.look(1.0).share_at(1.0) == 0.0
+
+
+def test_weight_and_expectation_may_be_any_kind_of_number(session):
+    session.task("read", weight=Decimal(3), expected=Decimal(10)).complete()
+    session.task("send", weight=Fraction(1), expected=Fraction(10))
+    last = session.look(1.0)
+    assert last.share_at(1.0) == 75.0
+    assert [type(task.weight) for task in last.tasks] == [int, int]
 
 
 def test_task_given_again_is_the_same(session):

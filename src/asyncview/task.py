@@ -29,6 +29,9 @@ from asyncview.progress import percentage
 
 log = logging.getLogger("asyncview.session")
 
+#: The greatest weight, and the most seconds that a task is expected to take.
+LIMIT = 1e100
+
 
 @implementer(ITask)
 class Task(Count):
@@ -231,9 +234,10 @@ def give(
     expected: float | None,
 ) -> Task:
     """The task with that id, made if there is none; what is given is taken over."""
-    for what, number in (("weight", weight), ("expected", expected)):
-        if number is not None and not (number > 0 and math.isfinite(number)):
-            raise ValueError(f"{what} is a number above 0: {number!r}")
+    # Plain numbers from here on: the pulse counts with them, for all sessions at once.
+    weight = positive("weight", weight)
+    if expected is not None:
+        expected = positive("expected", expected)
     task = tasks.get(id)
     if task is None:
         # Of two threads that make it, both get the same.
@@ -247,3 +251,14 @@ def give(
     if expected is not None:
         task._expected = expected
     return task
+
+
+def positive(what: str, given: Any) -> float:
+    """As a float, finite also in sums and products; ValueError for what is none."""
+    try:
+        number = float(given)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(given, (str, bytes, bytearray)) or not 0 < number <= LIMIT:
+        raise ValueError(f"{what} is a number above 0: {given!r}")
+    return int(number) if number.is_integer() else number
