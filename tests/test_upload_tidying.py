@@ -144,3 +144,13 @@ def test_where_the_database_does_not_answer_nothing_goes(site, tidy, monkeypatch
 def test_without_a_registry_no_job_owns_anything(site, monkeypatch):
     monkeypatch.setattr(tidying, "store_of", lambda connection, name: None)
     assert site.engine.pulse._tidying._stored({"x"}) == set()
+
+
+def test_uploads_that_can_not_be_looked_at_keep_nobody_from_a_page(
+    make_site, tmp_path, caplog
+):
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "uploads" / "tests").write_text("no directory")
+    site = make_site(endpoint, asyncview__upload_dir=str(tmp_path / "uploads"))
+    site.app.get("/nowhere", status=404)
+    assert "can't be looked at" in caplog.text

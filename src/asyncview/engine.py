@@ -140,12 +140,21 @@ class Engine:
                 # Not every request needs the database, and the next one looks again.
                 log.exception("nobody looks after the jobs yet")
                 return
-            if self.staging is not None and self.staging.any():
+            if self.staging is not None and self._any_uploads(self.staging):
                 waiting = True
             sweep(self.db, self.runner.clock())
             self._looked = True
         if waiting:
             self.start()
+
+    @staticmethod
+    def _any_uploads(staging: Staging) -> bool:
+        try:
+            return staging.any()
+        except OSError:
+            # Most requests need no uploads.
+            log.exception("the uploads can't be looked at")
+            return False
 
     def prepare(self) -> None:
         """Make the registry where there is none, before a transaction needs it."""
