@@ -1,6 +1,8 @@
 """What nobody needs goes, a little at a time, and nothing else."""
 
+import fcntl
 import os
+import threading
 import time
 
 import pytest
@@ -53,12 +55,17 @@ def test_an_idle_process_writes_nothing(site):
     assert len(staged_files(site)) == 4
 
 
-@pytest.mark.parametrize("strange", ["a file", "what another process removed"])
+@pytest.mark.parametrize(
+    "strange", ["a file", "what another process removed", "a loop"]
+)
 def test_what_is_no_directory_keeps_no_others(site, tidy, monkeypatch, strange):
     upload(site.app)
     root = site.engine.staging.root
     if strange == "a file":
         open(os.path.join(root, "0"), "w").close()
+    elif strange == "a loop":
+        # As a directory that may not be read, which root does not know.
+        os.symlink("0", os.path.join(root, "0"))
     listdir = os.listdir
 
     def first(path):
@@ -144,6 +151,27 @@ def test_where_the_database_does_not_answer_nothing_goes(site, tidy, monkeypatch
 def test_without_a_registry_no_job_owns_anything(site, monkeypatch):
     monkeypatch.setattr(tidying, "store_of", lambda connection, name: None)
     assert site.engine.pulse._tidying._stored({"x"}) == set()
+
+
+@pytest.mark.parametrize("what", ["folder", "journal"])
+def test_nobody_waits_for_a_process_that_stands_still_with_a_lock(site, tidy, what):
+    """The pulse is needed elsewhere, be it to take that process's jobs away."""
+    uid = upload(site.app)
+    folder = folder_of(site)
+    later(site, 86_401)
+    path = folder if what == "folder" else os.path.join(folder, uid, "journal")
+    held = os.open(path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    step = threading.Thread(target=lambda: list(tidy.sweep()), daemon=True)
+    step.start()
+    step.join(PATIENCE / 3)
+    went_on = not step.is_alive()
+    os.close(held)
+    step.join(PATIENCE)
+    assert went_on
+    assert os.path.exists(folder)
+    list(tidy.sweep())
+    assert not os.path.exists(folder)
 
 
 def test_uploads_that_can_not_be_looked_at_keep_nobody_from_a_page(

@@ -55,17 +55,19 @@ class Journal:
         self._torn = False
 
     @contextmanager
-    def locked(self, shared: bool = False) -> Iterator[Chunks]:
+    def locked(self, shared: bool = False, wait: bool = True) -> Iterator[Chunks]:
         """Hold the lock; gives what is on disk now.
 
-        UploadNotFound where the upload was removed meanwhile.
+        UploadNotFound where the upload was removed meanwhile; BlockingIOError where
+        another holds the lock, and ``wait`` is False.
         """
-        self._lock(fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        at_once = 0 if wait else fcntl.LOCK_NB
+        self._lock((fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | at_once)
         try:
             machine, boot = running()
             if self._chunks.boots.get(machine) != boot:
                 if shared:
-                    self._lock(fcntl.LOCK_EX)
+                    self._lock(fcntl.LOCK_EX | at_once)
                 if self._chunks.boots.get(machine) != boot:
                     self.write(f"{self._chunks.touched!r} boot {machine} {boot}")
             yield self._chunks

@@ -69,15 +69,18 @@ class Staged:
     def uid(self) -> str:
         return self.manifest.uid
 
-    def look(self) -> Chunks:
-        """What is there now; UploadNotFound where the upload was removed."""
-        with self._journal.locked(shared=True) as chunks:
+    def look(self, wait: bool = True) -> Chunks:
+        """What is there now; UploadNotFound where the upload was removed.
+
+        BlockingIOError where another changes it, and ``wait`` is False.
+        """
+        with self._journal.locked(shared=True, wait=wait) as chunks:
             return chunks
 
     @contextmanager
-    def locked(self) -> Iterator[Chunks]:
-        """Nobody else changes the upload."""
-        with disk_space(), self._journal.locked() as chunks:
+    def locked(self, wait: bool = True) -> Iterator[Chunks]:
+        """Nobody else changes the upload; ``wait`` as `look`."""
+        with disk_space(), self._journal.locked(wait=wait) as chunks:
             yield chunks
 
     def write(self, *words: str) -> None:

@@ -181,9 +181,12 @@ class Staging:
         return os.path.join(self.root, key_of(*(user or ()), "", visitor or ""))
 
     @contextmanager
-    def locked(self, folder: str) -> Iterator[str]:
-        """The only one to make or remove uploads of one owner."""
-        file = _lock(folder)
+    def locked(self, folder: str, wait: bool = True) -> Iterator[str]:
+        """The only one to make or remove uploads of one owner.
+
+        BlockingIOError where another is, and ``wait`` is False.
+        """
+        file = _lock(folder, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield folder
         finally:
@@ -263,7 +266,7 @@ class Staging:
         return True
 
 
-def _lock(folder: str) -> int:
+def _lock(folder: str, how: int) -> int:
     """Make a directory and lock it; gives the descriptor that the lock belongs to."""
     while True:
         os.makedirs(folder, 0o700, exist_ok=True)
@@ -272,7 +275,11 @@ def _lock(folder: str) -> int:
         except FileNotFoundError:
             # It was empty, and somebody has tidied up.
             continue
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, how)
+        except BlockingIOError:
+            os.close(file)
+            raise
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(folder), os.fstat(file)):
                 return file

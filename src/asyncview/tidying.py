@@ -37,7 +37,11 @@ STORED = 60.0
 
 
 class Tidying:
-    """The pulse's own; `step` is called at its leisure."""
+    """The pulse's own; `step` is called at its leisure.
+
+    It waits for no lock: a process that stands still with one would have the pulse of
+    all others stand still too, and nobody would take its jobs away.
+    """
 
     def __init__(
         self,
@@ -75,19 +79,26 @@ class Tidying:
         with suppress(FileNotFoundError):
             for owner in os.listdir(root):
                 folder = os.path.join(root, owner)
-                # Another process may have removed it, or it is none.
-                with suppress(FileNotFoundError, NotADirectoryError):
+                try:
                     yield from self._of_one(folder)
+                except (FileNotFoundError, NotADirectoryError):
+                    # Another process may have removed it, or it is none.
+                    continue
+                except OSError:
+                    log.exception("%s can't be looked at", folder)
 
     def _of_one(self, folder: str) -> Iterator[None]:
         for name in os.listdir(folder):
             try:
                 self._tidy(folder, name)
+            except BlockingIOError:
+                # Somebody is at it, and so it is needed; or will be looked at again.
+                pass
             except Exception:
                 # It must not keep the others.
                 log.exception("the upload %.6s… could not be looked at", name)
             yield
-        with suppress(OSError), self._staging.locked(folder):
+        with suppress(OSError), self._staging.locked(folder, wait=False):
             os.rmdir(folder)
 
     def _tidy(self, folder: str, name: str) -> None:
@@ -99,7 +110,7 @@ class Tidying:
                     shutil.rmtree(path, ignore_errors=True)
         elif name.startswith(KEY):
             # It is made just before what it leads to.
-            with self._staging.locked(folder):
+            with self._staging.locked(folder, wait=False):
                 if not os.path.exists(path):
                     os.unlink(path)
         elif WELL_FORMED.fullmatch(name):
@@ -108,11 +119,11 @@ class Tidying:
 
     def _settle(self, staged: Staged) -> None:
         """Note which of its jobs there are, and let an upload go if none needs it."""
-        staging, chunks, away = self._staging, staged.look(), None
+        staging, chunks, away = self._staging, staged.look(wait=False), None
         if not (chunks.jobs or staging.is_over(chunks)):
             return
         there = self._stored(set(chunks.jobs)) if chunks.jobs else set()
-        with staged.locked() as chunks:
+        with staged.locked(wait=False) as chunks:
             now = staging.clock()
             for job, (claimed, known) in tuple(chunks.jobs.items()):
                 # Who claims it now is not in what we have seen of the database.
