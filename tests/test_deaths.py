@@ -13,6 +13,7 @@ from ZODB.serialize import referencesf
 import asyncview
 from asyncview import BaseAsyncView
 from asyncview import JobCancelled
+from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
 
@@ -305,3 +306,25 @@ def test_progress_that_raises_when_it_is_read_does_not_end_the_pulse(
     eventually(lambda: site.status("/poisonous", process_id)["current"] == 3)
     other.set()
     site.wait(process_id)
+
+
+def test_progress_that_raises_holds_up_neither_heartbeat_nor_others(make_site, gate):
+    entered = threading.Semaphore(0)
+
+    class Saying(BaseAsyncView):
+        def __run__(self):
+            poison = Poison(JobCancelled())
+            self.progress.update(poison if "bad" in self.request.params else 3)
+            entered.release()
+            gate.wait(PATIENCE)
+            return b""
+
+    site = make_site(lambda config: config.add_async_view(Saying, "saying")).by_hand()
+    for params in ({"bad": "1"}, {}):
+        good = site.start("/saying", params)
+        assert entered.acquire(timeout=PATIENCE)
+    site.engine.pulse.beat()
+    assert site.status("/saying", good)["current"] == 3
+    with reading(site.db) as connection:
+        leases = store_of(connection, "tests").leases
+        assert leases[site.engine.runner.worker].beats == 1

@@ -11,6 +11,7 @@ from conftest import eventually
 from ZODB.POSException import ConflictError
 
 from asyncview import BaseAsyncView
+from asyncview.count import Stopped
 from asyncview.exceptions import JobCancelled
 from asyncview.job import Job
 from asyncview.job import new_id
@@ -726,6 +727,16 @@ def test_record_that_is_lost_does_not_stop_the_sweep(make, caplog):
     with store(site) as registry:
         assert lost not in dict(registry.items())
     assert caplog.text.count("can't be read") == 1
+
+
+def test_record_that_is_lost_keeps_no_other_job_from_its_cancel(make, gates):
+    site = make()
+    lost, other = (start(site, gates, name=name) for name in ("one", "two"))
+    sessions = [site.engine.live.session(id) for id in (lost, other)]
+    change(site, lambda registry: registry.ask_cancel(other))
+    break_job(site, lost)
+    site.engine.pulse.beat()
+    assert [isinstance(session, Stopped) for session in sessions] == [False, True]
 
 
 def break_job(site, process_id):

@@ -169,9 +169,8 @@ class Pulse:
             self._guarded(self._time_out, session)
         now = self.runner.clock()
         for session in self.live.sessions():
-            snapshot = session.take(now)
-            if snapshot is not None:
-                self._news[str(session.id)] = snapshot
+            # One that can't be looked at must not cost the others their heartbeat.
+            self._guarded(self._take, session, now)
         while self.live.ended:
             self._tidy.add(self.live.ended.popleft())
         for session in self.live.sessions():
@@ -191,6 +190,11 @@ class Pulse:
         if beating:
             self._beaten, self._leased = self._monotonic(), True
         self._look_for_cancel()
+
+    def _take(self, session: ProgressSession, now: float) -> None:
+        snapshot = session.take(now)
+        if snapshot is not None:
+            self._news[str(session.id)] = snapshot
 
     def _write(
         self, connection: Connection, tidy: list[str], beating: bool, leaving: bool
@@ -252,9 +256,10 @@ class Pulse:
         with reading(self.runner.db) as connection:
             store = store_of(connection, self.runner.name)
             for session in sessions:
-                entry = None if store is None else store.find(str(session.id))
-                if entry is not None and entry.cancel:
-                    session.stop()
+                with self._reading(str(session.id)):
+                    entry = None if store is None else store.find(str(session.id))
+                    if entry is not None and entry.cancel:
+                        session.stop()
 
     # Sweep
 
