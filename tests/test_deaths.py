@@ -1,5 +1,6 @@
 """No job ends a worker thread, hangs on to one for ever, or ends the pulse."""
 
+import logging
 import os
 import threading
 
@@ -328,3 +329,25 @@ def test_progress_that_raises_holds_up_neither_heartbeat_nor_others(make_site, g
     with reading(site.db) as connection:
         leases = store_of(connection, "tests").leases
         assert leases[site.engine.runner.worker].beats == 1
+
+
+def test_job_whose_first_line_can_not_be_logged_is_not_kept_for_ever(
+    hanging, monkeypatch
+):
+    """The pulse takes it for one that runs, for as long as it is live."""
+
+    def refuse(record):
+        if "starts after" in record.msg:
+            raise RuntimeError("no log today")
+        return True
+
+    logger = logging.getLogger("asyncview.job")
+    logger.setLevel(logging.INFO)
+    logger.addFilter(refuse)
+    try:
+        process_id = hanging.start("/quick")
+        eventually(lambda: not hanging.engine.executor.busy())
+    finally:
+        logger.removeFilter(refuse)
+        logger.setLevel(logging.NOTSET)
+    assert process_id not in hanging.engine.live

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -706,6 +707,33 @@ def test_job_that_runs_too_long_has_failed_and_its_thread_can_not_end_it(
     assert entry_facts(site, process_id) == ("failed", "timeout", 0)
     with reading(site.db) as connection:
         assert "late" not in connection.root()
+
+
+def test_time_of_a_job_begins_when_it_runs_and_not_when_it_is_claimed(make_site, gates):
+    """Several claims share a commit, and a job may wait for its thread after that."""
+
+    class Timed(BaseAsyncView):
+        max_runtime = 5
+
+        def __run__(self):
+            entered.set()
+            gates("timed").wait(PATIENCE)
+
+    entered = threading.Event()
+    site = make_site(lambda config: config.add_async_view(Timed, "timed"))
+    site.engine.executor.stop()
+    runner, live = site.engine.runner, site.engine.live
+    [ticket] = runner.claim([site.start("/timed")])
+    assert live.overdue(float("inf")) == []
+    before = time.monotonic()
+    thread = threading.Thread(target=runner.run, args=(ticket,), daemon=True)
+    thread.start()
+    assert entered.wait(PATIENCE)
+    assert live.overdue(before + 4.99) == []
+    assert live.overdue(time.monotonic() + 5) == [ticket.session]
+    gates("timed").set()
+    thread.join(PATIENCE)
+    assert live.overdue(float("inf")) == []
 
 
 # Trouble

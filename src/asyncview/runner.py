@@ -136,7 +136,8 @@ class Runner:
         transact(self.db, change, sleep=self._pause, stored=stored)
         # From here on, or the pulse could believe that there is nothing to do.
         for ticket in tickets:
-            self.live.begin(ticket.session, ticket.deadline)
+            # Its time begins when it runs: it may have to wait for its thread.
+            self.live.begin(ticket.session)
         for id in ids:
             self._briefs.pop(id, None)
             self._tokens.pop(id, None)
@@ -205,11 +206,14 @@ class Runner:
 
     def run(self, ticket: Ticket) -> None:
         """Run a claimed job to its end.  Raises nothing, whatever the job does."""
-        began = time.monotonic()
-        log.info(
-            "%s starts after %.3f s, attempt %d", ticket, ticket.queued, ticket.attempt
-        )
+        began = ticket.begun = time.monotonic()
         try:
+            log.info(
+                "%s starts after %.3f s, attempt %d",
+                ticket,
+                ticket.queued,
+                ticket.attempt,
+            )
             status = self._attempts(ticket)
             ticket.session.ended(COMPLETE if status == COMPLETED else ERROR)
             log.info(

@@ -1,6 +1,5 @@
 """One claim of a job, in plain memory: what the front needs of it, and what it says."""
 
-import time
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
@@ -120,6 +119,8 @@ class Ticket:
     ending: str | None = None
     #: Set while the transaction that ends the job commits.
     finishing = False
+    #: When it began to run, by ``time.monotonic``.
+    begun = 0.0
 
     def __init__(
         self, brief: Brief, worker: str, token: str, attempt: int, now: float
@@ -134,7 +135,6 @@ class Ticket:
         self.token = token
         self.queued = now - brief.created
         self.first = attempt
-        self.begun = time.monotonic()
         self.session = ProgressSession(self.id)
         self.renew(attempt)
 
