@@ -223,6 +223,39 @@ def test_close_does_not_wait_for_a_thread_that_was_given_up(hanging, gate):
     eventually(lambda: not hanging.engine.leaked)
 
 
+def test_thread_that_is_given_up_meanwhile_ends_no_drain(make_site):
+    """Those after it get their time, and it is not waited for."""
+    gates = {"given up": threading.Event(), "good": threading.Event()}
+    entered = threading.Semaphore(0)
+
+    class Waiting(BaseAsyncView):
+        def __run__(self):
+            entered.release()
+            gates[self.request.params["gate"]].wait(PATIENCE)
+            return b""
+
+    site = make_site(
+        lambda config: config.add_async_view(Waiting, "waiting"), asyncview__threads="2"
+    )
+    executor, ids = site.engine.executor, []
+    for name in gates:
+        ids.append(site.start("/waiting", {"gate": name}))
+        assert entered.acquire(timeout=PATIENCE)
+    first, drained = executor._threads[0], []
+    executor.stop()
+    draining = threading.Thread(target=lambda: drained.append(executor.join(PATIENCE)))
+    draining.start()
+    executor.abandon(ids[0])
+    gates["given up"].set()
+    first.join(PATIENCE)
+    # It would have come back by now, or does so at once.
+    draining.join(0.5)
+    assert draining.is_alive()
+    gates["good"].set()
+    draining.join(PATIENCE)
+    assert drained == [True]
+
+
 def test_database_is_closed_under_a_thread_that_has_written(hanging, gate, tmp_path):
     """Also where its connection is joined to a transaction that nobody here can end."""
     hanging.hang()

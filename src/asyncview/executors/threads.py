@@ -19,6 +19,9 @@ log = logging.getLogger("asyncview.threads")
 #: Seconds until a claim is tried again after the storage refused it.
 PATIENCE = 1.0
 
+#: Seconds after which who waits for the threads looks which are left.
+GLANCE = 0.1
+
 
 @implementer(IExecutor)
 class ThreadExecutor:
@@ -133,9 +136,13 @@ class ThreadExecutor:
     def join(self, timeout: float) -> bool:
         """See `IExecutor`."""
         end = time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(max(end - time.monotonic(), 0.0))
-        return not any(thread.is_alive() for thread in self._threads)
+        while True:
+            # Looked at anew: one that is given up meanwhile is not waited for.
+            alive = [each for each in list(self._threads) if each.is_alive()]
+            left = end - time.monotonic()
+            if not alive or left <= 0:
+                return not alive
+            alive[0].join(min(left, GLANCE))
 
     def _loop(self) -> None:
         while True:
