@@ -767,6 +767,20 @@ def test_record_that_is_lost_keeps_no_other_job_from_its_cancel(make, gates):
     assert [isinstance(session, Stopped) for session in sessions] == [False, True]
 
 
+def test_record_that_is_lost_refuses_no_start_and_hides_no_queue(make, gates):
+    site = make(asyncview__max_queued="3", asyncview__threads="1")
+    start(site, gates)
+    lost, other = site.start("/quick"), site.start("/quick")
+    break_job(site, lost)
+    assert site.status("/quick", other)["queue_position"] is not None
+    # There are as many as there may be in the queue, but for the one that is lost.
+    last = site.start("/quick")
+    site.app.post("/quick", status=303)
+    site.app.post("/quick", status=503)
+    gates("gate").set()
+    site.wait(last)
+
+
 def break_job(site, process_id):
     """Refer to a record that does not exist."""
 

@@ -22,6 +22,7 @@ from transaction import TransactionManager
 from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 from ZODB.DB import DB
+from ZODB.POSException import POSKeyError
 from ZODB.POSException import StorageError
 from zope.interface import implementer
 
@@ -116,6 +117,11 @@ class Store(Persistent):
     def unfinished(self) -> Iterator[Entry]:
         """See `IStore`."""
         for _id, entry in self.items():
+            try:
+                entry.job.state._p_activate()
+            except POSKeyError:
+                # The sweep says so, and takes it out; nobody else need hear of it.
+                continue
             yield entry
 
     def crowd(self) -> int:
