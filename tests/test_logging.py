@@ -163,6 +163,24 @@ def test_queued_job_that_is_cancelled_has_a_line(site, caplog, gate):
     site.wait(running)
 
 
+def test_no_whole_id_is_in_the_log(site, caplog, gate):
+    """Who has the id of an anonymous job may see it."""
+    caplog.set_level(logging.DEBUG, "asyncview")
+    ids = [
+        site.run("/working", params)["process_id"]
+        for params in ({}, {"fail": "1"}, {"lose": "1"})
+    ]
+    ids.append(site.start("/gated", {"wait": "1"}))
+    ids.append(site.start("/working", {"wait": "1"}))
+    ids.append(site.start("/working", {"wait": "1"}))
+    site.app.post(f"/working/cancel?process_id={ids[-1]}")
+    gate.set()
+    for id in ids:
+        site.wait(id)
+        assert lines(caplog, id)
+        assert id not in caplog.text
+
+
 @pytest.mark.parametrize(
     "evil",
     ["a\r\nERROR root all is lost", "a\x1b[2J", "a\u2028b", "a\x85b", 5000 * "a"],

@@ -58,6 +58,17 @@ class Restartable(Working):
     restartable = 2
 
 
+class Told(Working):
+    ended: list[str] = []  # noqa: RUF012
+
+    def on_end(self, status):
+        self.ended.append(status)
+
+
+class ToldAgain(Told):
+    restartable = 1
+
+
 class Quick(BaseAsyncView):
     def __run__(self, process_id=None):
         return "done"
@@ -73,7 +84,7 @@ class Failing(BaseAsyncView):
 
 
 def configure(config):
-    for view in (Working, Restartable, Quick, Kept, Failing):
+    for view in (Working, Restartable, Told, ToldAgain, Quick, Kept, Failing):
         config.add_async_view(view, view.__name__.lower())
 
 
@@ -615,6 +626,32 @@ def test_job_of_a_restartable_view_is_queued_again_so_many_times(dying):
     pulse._monotonic.now += 61
     pulse.sweep()
     assert entry_facts(site, process_id) == ("failed", "interrupted", 2)
+
+
+@pytest.mark.parametrize(("path", "crashes"), [("/told", 1), ("/toldagain", 2)])
+def test_end_by_a_crash_is_told_once_and_a_restart_is_no_end(
+    dying, monkeypatch, path, crashes
+):
+    monkeypatch.setattr(Told, "ended", [])
+    site, process_id = dying(path)
+    pulse = site.engine.pulse
+    for crash in range(crashes):
+        if crash:
+            change(
+                site,
+                lambda registry: registry.find(process_id).job.state.claim(
+                    "other", "again", 1.0
+                ),
+            )
+        assert Told.ended == []
+        pulse.sweep()
+        pulse._monotonic.now += 61
+        pulse.sweep()
+        site.engine.runner.join(PATIENCE)
+    pulse.sweep()
+    site.engine.runner.join(PATIENCE)
+    assert entry_facts(site, process_id)[:2] == ("failed", "interrupted")
+    assert Told.ended == ["failed"]
 
 
 def test_job_that_was_queued_again_runs_to_its_end_here(dying, gates):
