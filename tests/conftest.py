@@ -7,6 +7,8 @@ import time
 from importlib.util import find_spec
 
 import pytest
+from chameleon.loader import ModuleLoader
+from chameleon.template import BaseTemplate
 from pyramid.config import Configurator
 from webtest import TestApp
 
@@ -69,6 +71,19 @@ def pytest_report_header():
             " (pip install -e '.[chaos]')"
         )
     return None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_templates(tmp_path_factory):
+    """Compile a template once, and not once an application: that took most of the time.
+
+    As CHAMELEON_CACHE does it on a site, here and in the processes that tests start.
+    """
+    folder = str(tmp_path_factory.mktemp("templates"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHAMELEON_CACHE", folder)
+        patch.setattr(BaseTemplate, "loader", ModuleLoader(folder))
+        yield
 
 
 class Site:
