@@ -83,6 +83,24 @@ def test_stream_follows_and_ends_with_the_end(api, reading):
     )
 
 
+@pytest.mark.parametrize("reading", [True, False])
+def test_task_that_ran_when_its_session_failed_has_failed_too(api, reading):
+    made = api.create_session(tasks={"a": "A", "b": "B", "c": "C"})
+    found = api.get_session(made.id) if reading else made
+    made.complete("a")
+    made.task("b").update(1, 4)
+    # An estimate ends where it was, and is not shown as nothing.
+    made.task("b").task("part", expected=1e-9).start()
+    made.fail("It went wrong")
+    last = lines(found.stream(0.01))[-1]
+    assert last["status"] == "error"
+    shown = {id: task["status"] for id, task in last["tasks"].items()}
+    assert shown == {"a": "complete", "b": "error", "c": "pending"}
+    assert last["tasks"]["b"]["percent"] >= 25
+    assert found.to_dict() == last
+    assert not found.is_running
+
+
 def test_stream_of_a_reader_is_no_frozen_copy(api):
     made = api.create_session(total=4)
     found = api.get_session(made.id)

@@ -120,6 +120,12 @@ def test_unknown_task_is_a_key_error_and_makes_none(session, call):
     assert set(tasks(session)) == {"read", "send"}
 
 
+def test_what_is_no_future_starts_no_task(session):
+    with pytest.raises(AttributeError):
+        session.add_parallel("read", divmod)
+    assert statuses(session) == ["pending", "pending"]
+
+
 def test_session_without_tasks_is_not_complete():
     session = ProgressSession("id")
     assert (session.status, session.overall_percent) == ("pending", 0)
@@ -539,6 +545,8 @@ def test_tasks_of_a_failed_job_stay_to_be_seen(site, gate):
     document = site.run("/steps", {"fail": "1"})
     assert document["status"] == "failed"
     assert document["tasks"][1]["percent"] == 25.0
+    # What ran then came to nothing: a page must not show it running.
+    assert [task["status"] for task in document["tasks"]] == ["complete", "error"]
 
 
 def test_estimate_grows_from_poll_to_poll_without_a_write(make_site, gate):

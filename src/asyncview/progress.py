@@ -63,6 +63,14 @@ class TaskSnapshot(NamedTuple):
         """Whether it has ended, whichever way."""
         return self.status in (COMPLETE, ERROR)
 
+    def broken_off(self, now: float) -> "TaskSnapshot":
+        """As it is to be shown when its session has failed: what ran has failed too."""
+        return self._replace(
+            status=ERROR if self.status == RUNNING else self.status,
+            percent=self.share(now),
+            tasks=tuple(task.broken_off(now) for task in self.tasks),
+        )
+
     def share(self, now: float) -> float | None:
         """How much is done, from 0 to 100; None where unknown."""
         if self.status == COMPLETE:
@@ -134,6 +142,10 @@ class Snapshot(NamedTuple):
         if states - {PENDING} or (not states and self.told):
             return RUNNING
         return PENDING
+
+    def broken_off(self, now: float) -> "Snapshot":
+        """As it is to be shown when it has failed at ``now``."""
+        return self._replace(tasks=tuple(task.broken_off(now) for task in self.tasks))
 
     @property
     def settled(self) -> bool:

@@ -71,7 +71,10 @@ class SessionReader(Told):
                 self._seen = (COMPLETE if status == COMPLETE else ERROR, last)
         # An estimate grows until the end.
         now = self._finished or self._runner.clock()
-        return as_dict(self.id, *self._seen, now), ended
+        status, last = self._seen
+        if ended and status == ERROR:
+            last = last.broken_off(now)
+        return as_dict(self.id, status, last, now), ended
 
     def _find(self, connection: Connection) -> Entry | None:
         store = store_of(connection, self._runner.name)

@@ -276,6 +276,8 @@ class ProgressSession(Count, Told):
         last = self.look(now)
         own = self.declared and not self.managed
         ended = end is not None or (own and last.settled)
+        if end == ERROR:
+            last = last.broken_off(now)
         return as_dict(self.id, end or last.status(), last, now), ended
 
 

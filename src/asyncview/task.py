@@ -140,8 +140,10 @@ class Task(Count):
 
     def follow(self, future: "Future[Any]") -> "Result":
         """Run for as long as ``future`` does."""
+        # Asked for first: what is no future starts nothing.
+        when_done = future.add_done_callback
         self.start()
-        future.add_done_callback(self._settle)
+        when_done(self._settle)
         return Result(future)
 
     def _settle(self, future: "Future[Any]") -> None:

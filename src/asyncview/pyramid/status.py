@@ -137,6 +137,8 @@ def document(request: Request, entry: Entry, base: str | None = None) -> dict[st
         base = own_url(request)
     # An estimate grows until the end.
     now = state.finished or time.time()
+    if state.status in (FAILED, CANCELLED):
+        last = last.broken_off(now)
     shown = shown_progress(entry, now)
     percent = last.share_at(now)
     if state.status == COMPLETED:
