@@ -222,9 +222,34 @@ def test_stream_of_a_job_ends_with_the_job_whatever_its_tasks_say(make_site, gat
 
 WORKER = """
 import sys
+import threading
 from pyramid.config import Configurator
 from pyramid.request import Request
 import asyncview
+
+TASKS = {"a": "A", "b": "B"}
+over = threading.Event()
+
+
+def obey(session):
+    for line in sys.stdin:
+        if line.strip() == "step":
+            session.task("a").update(1, 2, "Half of it")
+        else:
+            session.complete("a")
+            session.complete("b", "Sent")
+            return
+
+
+class Work(asyncview.BaseAsyncView):
+    tasks = TASKS
+
+    def __run__(self):
+        try:
+            obey(self.progress)
+        finally:
+            over.set()
+
 
 settings = {
     "zodbconn.uri": sys.argv[1],
@@ -234,21 +259,19 @@ settings = {
 }
 with Configurator(settings=settings) as config:
     config.include("asyncview")
+    config.add_async_view(Work, "work")
     app = config.make_wsgi_app()
-request = Request.blank("/")
-request.registry, request.context = app.registry, None
-api = asyncview.pyramid.jobs.Jobs(request)
-session = api.create_session(id=sys.argv[2], tasks={"a": "A", "b": "B"})
-print("begun", flush=True)
-for line in sys.stdin:
-    word = line.strip()
-    if word == "step":
-        session.task("a").update(1, 2, "Half of it")
-    elif word == "end":
-        session.complete("a")
-        session.complete("b", "Sent")
-        session.finish("Done")
-        break
+if sys.argv[2] == "job":
+    post = Request.blank("/work", method="POST", accept="application/json")
+    print(post.get_response(app).json_body["process_id"], flush=True)
+    over.wait()
+else:
+    request = Request.blank("/")
+    request.registry, request.context = app.registry, None
+    session = asyncview.pyramid.jobs.Jobs(request).create_session(tasks=TASKS)
+    print(session.id, flush=True)
+    obey(session)
+    session.finish("Done")
 asyncview.close(app.registry)
 """
 
@@ -271,14 +294,15 @@ def server(tmp_path_factory):
 
 
 class Worker:
-    """A session in another process, which does what it is told."""
+    """A session or a job in another process, which does what it is told."""
 
-    def __init__(self, uri, id):
-        command = [sys.executable, "-W", "ignore", "-c", WORKER, uri, id]
+    def __init__(self, uri, kind="session"):
+        command = [sys.executable, "-W", "ignore", "-c", WORKER, uri, kind]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self.process.stdout.readline() == "begun\n"
+        self.id = self.process.stdout.readline().strip()
+        assert self.id
 
     def say(self, word):
         self.process.stdin.write(f"{word}\n")
@@ -292,13 +316,13 @@ class Worker:
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_stream_follows_another_process_to_its_end(make_site, server, killed):
-    id = f"killed-{killed}"
-    with contextlib.closing(Worker(server, id)) as worker:
+@pytest.mark.parametrize("kind", ["session", "job"])
+def test_stream_follows_another_process_to_its_end(make_site, server, kind, killed):
+    with contextlib.closing(Worker(server, kind)) as worker:
         site = make_site(storage=server, asyncview__lease="0.6")
-        found = api_of(site).get_session(id)
+        found = api_of(site).get_session(worker.id)
         seen, thread = collected(found.stream(0.02))
-        assert api_of(site).running()[0].id == id
+        assert api_of(site).running()[0].id == worker.id
         worker.say("step")
         eventually(lambda: seen and seen[-1]["overall_percent"] == 25)
         assert seen[-1]["tasks"]["a"]["message"] == "Half of it"
@@ -317,9 +341,9 @@ def test_stream_follows_another_process_to_its_end(make_site, server, killed):
 
 
 def test_slow_consumer_of_another_process_gets_the_end(make_site, server):
-    with contextlib.closing(Worker(server, "fast")) as worker:
+    with contextlib.closing(Worker(server)) as worker:
         site = make_site(storage=server)
-        stream = api_of(site).get_session("fast").stream(0.02)
+        stream = api_of(site).get_session(worker.id).stream(0.02)
         first = json.loads(next(stream))
         assert first["overall_percent"] == 0
         # All of it happens, and its process is gone, while one line is held.
