@@ -83,7 +83,7 @@ def test_jobs_that_are_kept_cost_the_others_nothing(quiet):
     few = costs_of_a_life(quiet)
     keep(quiet.db, "tests", KEPT, time.time() + DAY)
     lives = [costs_of_a_life(quiet) for _ in range(4)]
-    # A node that is full splits, seldom: one life in twenty pays for it, with its parent.
+    # A node that is full splits, with its parent: one life in twenty pays for it.
     assert max(life["tidying"][1] for life in lives) <= few["tidying"][1] + 15_000
     many = {what: min(life[what] for life in lives) for what in few}
     for what in ("start and end", "poll", "sweep"):
