@@ -234,6 +234,8 @@ class Hung(BaseAsyncView):
 
 def test_a_job_of_a_dead_process_has_failed_within_two_leases(make_site, tmp_path):
     """Counted from the first request of the process that finds it."""
+    Hung.entered.clear()
+    Hung.go_on.clear()
     site = make_site(lambda config: config.add_async_view(Hung, "hung")).by_hand()
     process_id = site.start("/hung")
     assert Hung.entered.wait(PATIENCE)
