@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 
 import pytest
 from conftest import PATIENCE
@@ -108,6 +109,19 @@ def test_sweep_touches_only_what_has_expired(quiet):
     with reading(quiet.db) as connection:
         store = store_of(connection, "tests")
         assert (len(store.finished), len(store.expiry)) == (KEPT, KEPT)
+
+
+def test_what_has_expired_stays_in_no_cache(quiet):
+    """Or Python would collect all garbage there is, while everybody waits."""
+    keep(quiet.db, "tests", 300, 1.0)
+    quiet.db.cacheMinimize()
+    quiet.engine.pulse.sweep()
+    loaded = []
+    quiet.db._connectionMap(lambda each: loaded.extend(each._cache.lru_items()))
+    names = Counter(type(record).__name__ for oid, record in loaded)
+    assert (names["Job"], names["State"]) == (0, 0), names
+    with reading(quiet.db) as connection:
+        assert len(store_of(connection, "tests").finished) == 100
 
 
 def test_all_that_has_expired_goes_without_a_poll_that_fails(quiet):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from persistent import Persistent
 from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 from ZODB.POSException import POSKeyError
@@ -45,6 +46,16 @@ BEATS = 6
 #: makes every request wait while it stores.
 EXPIRE = 200
 BATCH = 5
+
+
+def unload(stored: bool, records: list[Persistent]) -> None:
+    """Have a connection's cache let go of ``records``, after a commit.
+
+    Thousands that are read once and stay for a while have Python collect all garbage
+    there is, and meanwhile every thread of the process waits.
+    """
+    for record in records:
+        record._p_deactivate()
 
 
 class Pulse:
@@ -325,9 +336,12 @@ class Pulse:
         def change(connection: Connection) -> None:
             store = store_of(connection, self.runner.name)
             assert store is not None
+            gone: list[Persistent] = []
             for expires, id in expired:
                 try:
-                    store.forget(expires, id)
+                    job = store.forget(expires, id)
+                    if job is not None:
+                        gone += (job, job.state)
                 except TransientError:
                     raise
                 except Exception:
@@ -335,6 +349,7 @@ class Pulse:
                     log.exception("%.6s… has expired, and can't be read", id)
                     store.drop(id)
                     store.forget(expires, id)
+            connection.transaction_manager.get().addAfterCommitHook(unload, (gone,))
 
         transact(self.runner.db, change)
         log.info("%d finished jobs have expired", len(expired))

@@ -184,14 +184,15 @@ class Store(Persistent):
         """Who may go, oldest first; loads no job."""
         return list(islice(self.expiry.keys(max=(int(now), "")), limit))
 
-    def forget(self, expires: int, id: str) -> None:
-        """Remove a finished job, its tombstone first."""
-        job = self.finished.get(id)
+    def forget(self, expires: int, id: str) -> Job | None:
+        """Remove a finished job, its tombstone first; gives it if it was there."""
+        job: Job | None = self.finished.get(id)
         if job is not None:
             if not job.state.deleted:
                 job.state.delete()
             del self.finished[id]
         self.expiry.discard((expires, id))
+        return job
 
 
 def root_key(name: str) -> str:
