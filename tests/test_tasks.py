@@ -16,6 +16,7 @@ from conftest import PATIENCE
 from conftest import eventually
 
 from asyncview import BaseAsyncView
+from asyncview import InvalidTransition
 from asyncview import JobCancelled
 from asyncview import ProgressSession
 from asyncview.progress import Progress
@@ -343,6 +344,108 @@ def test_parallel_of_a_future_that_is_done_is_done(session):
     future.set_result("at once")
     assert session.add_parallel("read", future).result == "at once"
     assert statuses(session) == ["complete", "pending"]
+
+
+def test_task_of_two_futures_runs_until_both_have_resolved(session):
+    first, second = Future(), Future()
+    session.add_parallel("read", first)
+    followed = session.add_parallel("read", second)
+    first.set_result(1)
+    assert statuses(session) == ["running", "pending"]
+    second.set_result(2)
+    assert statuses(session) == ["complete", "pending"]
+    assert followed.result == 2
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_task_of_two_futures_is_an_error_if_one_of_them_failed(session, failing):
+    futures = [Future(), Future()]
+    for future in futures:
+        session.add_parallel("read", future)
+    futures[failing].set_exception(ZeroDivisionError())
+    # It shows when nothing of it runs any more, as with tasks of a session.
+    assert statuses(session) == ["running", "pending"]
+    futures[1 - failing].set_result(None)
+    assert statuses(session) == ["error", "pending"]
+
+
+@pytest.mark.parametrize(("fails", "end"), [(True, "error"), (False, "complete")])
+def test_second_future_may_come_when_the_first_has_resolved(session, fails, end):
+    first, second = Future(), Future()
+    session.add_parallel("read", first)
+    if fails:
+        first.set_exception(ZeroDivisionError())
+    else:
+        first.set_result(1)
+    # Whether it has done so by now is for nobody to know.
+    session.add_parallel("read", second)
+    assert statuses(session) == ["running", "pending"]
+    second.set_result(2)
+    assert statuses(session) == [end, "pending"]
+
+
+def test_future_given_twice_is_one(session):
+    future = Future()
+    for _ in range(2):
+        session.add_parallel("read", future)
+    future.set_result(1)
+    assert statuses(session) == ["complete", "pending"]
+
+
+def test_futures_do_not_take_back_an_end_that_was_said(session):
+    session.complete("read")
+    with pytest.raises(InvalidTransition):
+        session.add_parallel("read", Future())
+    future = Future()
+    session.add_parallel("send", future)
+    session.error("send", "Given up")
+    future.set_result(1)
+    assert statuses(session) == ["complete", "error"]
+
+
+def test_end_that_was_said_before_the_future_resolved_is_one(session):
+    future = Future()
+    session.add_parallel("read", future)
+    session.complete("read")
+    future.set_result(1)
+    with pytest.raises(InvalidTransition):
+        session.add_parallel("read", Future())
+    assert statuses(session) == ["complete", "pending"]
+
+
+@pytest.mark.parametrize("how", ["sequential", "with"])
+def test_task_waits_for_its_future_whatever_else_is_done_in_it(session, how):
+    future = Future()
+    if how == "with":
+        with session.task("read"):
+            session.add_parallel("read", future)
+    else:
+        session.add_parallel("read", future)
+        assert session.add_sequential("read", lambda: 1).result == 1
+    assert statuses(session) == ["running", "pending"]
+    future.set_result(1)
+    assert statuses(session) == ["complete", "pending"]
+
+
+def test_task_of_many_futures_ends_with_the_last_of_them(session):
+    """Each resolves in a thread of its own; what is seen is checked all the while."""
+    futures = [Future() for _ in range(200)]
+    for future in futures:
+        session.add_parallel("read", future)
+    begin = threading.Barrier(4)
+
+    def resolve(some):
+        begin.wait(PATIENCE)
+        for future in some:
+            assert statuses(session)[0] == "running"
+            future.set_result(None)
+
+    *most, last = futures
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(resolve, [most[i::4] for i in range(4)]))
+    assert statuses(session)[0] == "running"
+    last.set_exception(ZeroDivisionError())
+    assert statuses(session)[0] == "error"
 
 
 def test_error_of_one_parallel_task_leaves_the_others_running(session):

@@ -5,6 +5,7 @@ In plain memory, as the session: nobody is told when it changes.
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -37,7 +38,19 @@ LIMIT = 1e100
 class Task(Count):
     """See `ITask`."""
 
-    __slots__ = ("_expected", "_started", "_status", "_weight", "id", "name", "tasks")
+    __slots__ = (
+        "_awaited",
+        "_broken",
+        "_expected",
+        "_lock",
+        "_settled",
+        "_started",
+        "_status",
+        "_weight",
+        "id",
+        "name",
+        "tasks",
+    )
 
     def __init__(self, id: str) -> None:
         super().__init__()
@@ -48,6 +61,12 @@ class Task(Count):
         self._weight: float = 1
         self._expected: float | None = None
         self._started: float | None = None
+        #: Futures that have yet to resolve; whether one of all has failed; whether
+        #: they, and nobody's word, have ended the task.  They resolve in any thread.
+        self._awaited: set[Future[Any]] = set()
+        self._broken = False
+        self._settled = False
+        self._lock = threading.Lock()
 
     def task(
         self,
@@ -98,7 +117,7 @@ class Task(Count):
         if error is not None:
             # It goes on, and is told by who catches it.
             self._end(ERROR)
-        elif self._status != ERROR:
+        elif self._status != ERROR and not self._awaited:
             self.complete()
 
     def stop(self) -> None:
@@ -127,12 +146,13 @@ class Task(Count):
     def run(self, func: Callable[..., Any], args: Any, kw: Any) -> "Result":
         """Run it now, as this task."""
         future: Future[Any] = Future()
-        self.start()
+        self._await(future)
         try:
             future.set_result(func(*args, **kw))
         except Exception as error:
             future.set_exception(error)
         except BaseException:
+            self._awaited.discard(future)
             self._end(ERROR)
             raise
         self._settle(future)
@@ -142,27 +162,38 @@ class Task(Count):
         """Run for as long as ``future`` does."""
         # Asked for first: what is no future starts nothing.
         when_done = future.add_done_callback
-        self.start()
+        self._await(future)
         when_done(self._settle)
         return Result(future)
+
+    def _await(self, future: "Future[Any]") -> None:
+        """Run until this has resolved too."""
+        with self._lock:
+            if self._settled:
+                # Those before were quicker, which is no reason to refuse this one.
+                self._settled, self._status = False, RUNNING
+            self.start()
+            self._awaited.add(future)
 
     def _settle(self, future: "Future[Any]") -> None:
         try:
             error = future.exception()
         except CancelledError as cancelled:
             error = cancelled
-        if error is None:
+        with self._lock:
+            self._broken |= error is not None
+            self._awaited.discard(future)
             # Who said that it failed knows better.
-            if self._status != ERROR:
-                self._end(COMPLETE)
-            return
-        self._end(ERROR)
+            if not self._awaited and self._status != ERROR:
+                said = self._status == COMPLETE
+                self._end(ERROR if self._broken else COMPLETE)
+                self._settled = not said
         if isinstance(error, Exception) and not isinstance(error, CancelledError):
             # Nobody need ask for the result, and users are not shown such texts.
             log.error("the task %.40r failed", self.id, exc_info=error)
 
     def _end(self, status: str, message: str | None = None) -> None:
-        self._status = status
+        self._status, self._settled = status, False
         if message is not None:
             self._message = message
 
