@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait
 from decimal import Decimal
+from enum import Enum
 from fractions import Fraction
 
 import pytest
@@ -219,10 +220,51 @@ def test_weight_and_expectation_are_above_nothing(session, number):
         session.task("read", expected=number)
 
 
-def test_weight_of_none_is_refused_before_the_pulse_counts_with_it(session):
-    with pytest.raises(ValueError, match="weight"):
-        session.task("read", weight=None)
-    assert session.look(1.0).share_at(1.0) == 0.0
+def test_weight_of_none_is_nothing_said(session):
+    session.task("read", weight=3).complete()
+    session.task("read", weight=None)
+    assert session.look(1.0).share_at(1.0) == 75.0
+
+
+def test_weight_may_be_one_again(session):
+    session.task("read", weight=3).complete()
+    session.task("read")
+    assert session.overall_percent == 75
+    session.task("send", weight=3)
+    session.task("send", weight=1).complete()
+    session.task("read", weight=1)
+    assert [task.weight for task in session.look(1.0).tasks] == [1, 1]
+
+
+TOO_LONG = 500 * "x"
+
+
+@pytest.mark.parametrize(
+    "id", [5, None, b"read", ("read",), TOO_LONG + "y", "half \ud800"]
+)
+def test_id_that_is_no_text_or_too_long_to_be_told_is_refused(session, id):
+    # In a document 5 and "5" are one, and of a long text the first 500 characters.
+    for give in (session.task, session.task("read").task):
+        with pytest.raises(ValueError, match=r"id of a task is a text"):
+            give(id)
+    assert set(tasks(session)) == {"read", "send"}
+    with pytest.raises(ValueError, match=r"id of a task is a text"):
+        ProgressSession(tasks=[(id, "Name")])
+
+
+def test_ids_are_kept_apart_up_to_their_last_character(session):
+    for end in "ab":
+        session.task(TOO_LONG[1:] + end)
+    assert set(tasks(session)) == {"read", "send", *(TOO_LONG[1:] + e for e in "ab")}
+
+
+def test_id_may_be_the_member_of_an_enumeration(session):
+    class Step(str, Enum):
+        READ = "read"
+
+    assert session.task(Step.READ) is session.task("read")
+    session.start(Step.READ)
+    assert statuses(session) == ["running", "pending"]
 
 
 def test_weight_and_expectation_may_be_any_kind_of_number(session):

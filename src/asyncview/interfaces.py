@@ -169,14 +169,15 @@ class ICount(Interface):
         id: str,
         name: str | None = None,
         total: float | None = None,
-        weight: float = 1,
+        weight: float | None = None,
         expected: float | None = None,
     ) -> Any:
         """The `ITask` with this id, declared or new; what is given is taken over.
 
-        ``weight`` is its part of the whole.  ``expected`` is in seconds: a task
-        without counts then has a percentage that eases towards 95 as the time goes
-        by, and says that it is an estimate.  ValueError for what is not above 0.
+        ``weight`` is its part of the whole, 1 if nothing was said.  ``expected`` is in
+        seconds: a task without counts then has a percentage that eases towards 95 as
+        the time goes by, and says that it is an estimate.  ValueError for what is not
+        above 0, and for an id that is no text or has more than 500 characters.
         """
 
     def as_factory() -> Any:

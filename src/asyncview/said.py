@@ -1,5 +1,6 @@
 """What people say of jobs and sessions, as records keep it: text, numbers, tuples."""
 
+from contextlib import suppress
 from typing import Any
 
 #: A hundred years: an index of moments has no place for infinity.
@@ -7,6 +8,9 @@ FOREVER = 100 * 365.25 * 86400
 
 #: A label is for a line on a page; it may come from a form.
 LABEL_WIDTH = 200
+
+#: The longest id of a task.
+ID_WIDTH = 500
 
 
 def label(value: Any) -> str:
@@ -33,4 +37,20 @@ def number(value: Any, least: int) -> Any:
 
 def tasks(value: Any) -> tuple[tuple[str, str], ...]:
     """Pairs of id and name, from a mapping; None is no task."""
-    return tuple((str(id), str(name)) for id, name in dict(value or {}).items())
+    return tuple((task_id(id), str(name)) for id, name in dict(value or {}).items())
+
+
+def task_id(value: Any) -> str:
+    """The id of a task; ValueError for one that a document would not tell as it is.
+
+    There 5 and "5" would be one, and so would texts that are alike but for their end.
+    """
+    if isinstance(value, str) and len(value) <= ID_WIDTH:
+        # Exactly a text, also of the member of an enumeration.
+        text = str.__str__(value)
+        with suppress(UnicodeEncodeError):
+            text.encode()
+            return text
+    raise ValueError(
+        f"the id of a task is a text of {ID_WIDTH} characters at most: {value!r:.60}"
+    )

@@ -82,7 +82,7 @@ class ProgressSession(Count, Told):
         self._last = last
         self._tasks: dict[str, Task] = {}
         for task, name in tasks:
-            give(self._tasks, task, name, None, 1, None)
+            give(self._tasks, task, name)
         #: Whether its tasks were all said beforehand, so that they are its end.
         self.declared = bool(self._tasks)
         self._keeper = keeper
@@ -113,7 +113,7 @@ class ProgressSession(Count, Told):
         self._highest = last.share or 0.0
         self._lines.extend(last.log)
         for task in last.tasks:
-            give(self._tasks, task.id, None, None, 1, None).resume(task)
+            give(self._tasks, task.id).resume(task)
 
     @classmethod
     def create(
@@ -140,7 +140,7 @@ class ProgressSession(Count, Told):
         id: str,
         name: str | None = None,
         total: float | None = None,
-        weight: float = 1,
+        weight: float | None = None,
         expected: float | None = None,
     ) -> Task:
         """See `IProgressSession`."""

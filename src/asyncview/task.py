@@ -27,6 +27,7 @@ from asyncview.progress import PENDING
 from asyncview.progress import RUNNING
 from asyncview.progress import TaskSnapshot
 from asyncview.progress import percentage
+from asyncview.said import task_id
 
 log = logging.getLogger("asyncview.session")
 
@@ -54,8 +55,7 @@ class Task(Count):
 
     def __init__(self, id: str) -> None:
         super().__init__()
-        self.id = plain(id)
-        self.name = self.id
+        self.id = self.name = id
         self.tasks: dict[str, Task] | None = {}
         self._status = PENDING
         self._weight: float = 1
@@ -73,7 +73,7 @@ class Task(Count):
         id: str,
         name: str | None = None,
         total: float | None = None,
-        weight: float = 1,
+        weight: float | None = None,
         expected: float | None = None,
     ) -> "Task":
         """See `ITask`."""
@@ -139,7 +139,7 @@ class Task(Count):
         self._started = last.started
         for task in last.tasks:
             assert self.tasks is not None
-            part = give(self.tasks, task.id, None, None, 1, None)
+            part = give(self.tasks, task.id)
             part.resume(task)
             part.tasks = None
 
@@ -261,14 +261,16 @@ class Result:
 def give(
     tasks: dict[str, Task],
     id: str,
-    name: str | None,
-    total: float | None,
-    weight: float,
-    expected: float | None,
+    name: str | None = None,
+    total: float | None = None,
+    weight: float | None = None,
+    expected: float | None = None,
 ) -> Task:
     """The task with that id, made if there is none; what is given is taken over."""
+    id = task_id(id)
     # Plain numbers from here on: the pulse counts with them, for all sessions at once.
-    weight = positive("weight", weight)
+    if weight is not None:
+        weight = positive("weight", weight)
     if expected is not None:
         expected = positive("expected", expected)
     task = tasks.get(id)
@@ -279,7 +281,7 @@ def give(
         task.name = plain(name)
     if total is not None:
         task._total = total
-    if weight != 1:
+    if weight is not None:
         task._weight = weight
     if expected is not None:
         task._expected = expected
