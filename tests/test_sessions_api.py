@@ -385,6 +385,21 @@ def test_session_whose_task_failed_ends_when_the_others_have_ended(site, api):
     assert [task["status"] for task in tasks.values()] == ["error", "complete"]
 
 
+@pytest.mark.parametrize("reading", [True, False])
+def test_finish_is_the_last_word_and_a_failed_task_is_told_all_the_same(api, reading):
+    made = api().create_session(tasks={"a": "A", "b": "B"})
+    told = api().get_session(made.id) if reading else made
+    made.error("a", "Refused")
+    made.start("b")
+    eventually(lambda: (told.status, told.has_error) == ("error", True))
+    made.finish("Done without A")
+    assert (told.status, told.is_complete) == ("complete", True)
+    assert told.has_error
+    other = api().create_session(tasks={"a": "A"})
+    other.finish()
+    assert not other.has_error
+
+
 def test_tasks_that_are_made_on_the_way_do_not_end_a_session(site, api):
     made = api().create_session()
     with made.task("a"):

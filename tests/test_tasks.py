@@ -316,6 +316,42 @@ def test_task_that_nobody_started_is_what_its_tasks_are(session):
     assert statuses(session)[0] == "error"
 
 
+@pytest.mark.parametrize("how", ["with", "by hand", "sequential", "parallel"])
+def test_task_whose_part_failed_has_failed_when_it_ends(session, how):
+    read = session.task("read")
+    part = read.task("part")
+    with read.task("other"):
+        pass
+    # While it runs it may be that others go on.
+    read.start()
+    part.error("No such file")
+    assert statuses(session)[0] == "running"
+    if how == "with":
+        with read:
+            pass
+    elif how == "by hand":
+        read.complete()
+    elif how == "sequential":
+        session.add_sequential("read", lambda: None)
+    else:
+        future = Future()
+        session.add_parallel("read", future)
+        future.set_result(None)
+    assert statuses(session)[0] == "error"
+    assert session.has_error
+    # It is not done, for all that was said.
+    assert tasks(session)["read"]["percent"] == 50
+
+
+def test_part_that_fails_late_is_told_too(session):
+    with session.task("read") as read:
+        part = read.task("part").start()
+    session.complete("send")
+    assert session.is_complete
+    part.error()
+    assert (session.status, session.is_complete) == ("error", False)
+
+
 def test_nesting_ends_at_one_level(session):
     with pytest.raises(ValueError, match="task of a task"):
         session.task("read").task("a").task("b")

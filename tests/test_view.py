@@ -219,6 +219,7 @@ WRONG = [
     ("restartable", "often"),
     ("tags", None),
     ("tasks", ["read", "write"]),
+    ("tasks", {5: "Read"}),
     ("success_url", "https://evil.example/"),
 ]
 

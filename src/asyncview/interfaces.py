@@ -194,8 +194,8 @@ class ITask(ICount):
     """A part of the work: ``pending -> running -> complete | error``.
 
     As context manager it starts, and then completes or fails.  One that nobody
-    started runs as soon as it, or a task of it, says something.  A task of a task
-    has no tasks: ValueError.
+    started runs as soon as it, or a task of it, says something.  One that is done has
+    failed if a task of it has.  A task of a task has no tasks: ValueError.
     """
 
     name = Attribute("What people call it; its id if nothing was said (str)")
@@ -217,7 +217,7 @@ class IProgressSession(ICount):
     ``running``, ``complete`` and ``error``.
     """
 
-    status = Attribute("error > complete (all tasks, or finished) > running > pending")
+    status = Attribute("How it ended; before, error > complete > running > pending")
     overall_percent = Attribute("Weighted mean of the tasks, else of the counts (int)")
     has_error = Attribute("Whether a task failed, or the session (bool)")
     is_complete = Attribute("Whether all tasks are complete, or it has finished (bool)")

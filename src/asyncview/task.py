@@ -202,7 +202,10 @@ class Task(Count):
         current, total = self._numbers()
         tasks = tuple(task.look(now) for task in list((self.tasks or {}).values()))
         status = self._status
-        if status == PENDING:
+        if status == COMPLETE and any(task.status == ERROR for task in tasks):
+            # Whoever said so did not look.
+            status = ERROR
+        elif status == PENDING:
             status = self._seen(tasks)
             if status == RUNNING and self._started is None:
                 self._started = now

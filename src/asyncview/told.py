@@ -70,7 +70,10 @@ class Told:
     @property
     def has_error(self) -> bool:
         """See `IProgressSession`."""
-        return self.status == ERROR
+        document = self.to_dict()
+        tasks = document["tasks"].values()
+        failed = any(task["status"] == ERROR for task in tasks)
+        return failed or document["status"] == ERROR
 
     @property
     def is_complete(self) -> bool:
