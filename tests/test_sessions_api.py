@@ -1,5 +1,7 @@
 """Sessions that are no job: made, opened, read, listed and ended by any code."""
 
+import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -349,6 +351,101 @@ def test_session_ends_once(site, api):
     assert state_of(site, made.id).status == "failed"
     assert made.has_error
     assert not made.is_complete
+
+
+def test_failure_without_a_word_shows_none(site, api):
+    made = api().create_session(error_msg="The import failed", message="Row 7")
+    made.fail(None)
+    job = entry_of(site, made.id).job
+    assert (job.state.status, job.term("error_msg")) == ("failed", "The import failed")
+    assert made.to_dict()["message"] == "Row 7"
+
+
+def test_what_is_refused_is_said_of_the_session_or_the_task(api):
+    made = api().create_session(tasks={"read": "Reading", "send": "Sending"})
+    made.complete("send")
+    made.error("read")
+    for call, text in [
+        (lambda: made.complete("read"), "a task that has failed can't become complete"),
+        (lambda: made.start("read"), "a task that has failed can't become running"),
+        (lambda: made.start("send"), "a task that is complete can't become running"),
+    ]:
+        with pytest.raises(InvalidTransition) as caught:
+            call()
+        assert str(caught.value) == text
+        assert str(pickle.loads(pickle.dumps(caught.value))) == text
+    made.fail("Refused")
+    with pytest.raises(InvalidTransition, match=r"^a session that has failed can't"):
+        made.finish()
+    other = api().create_session()
+    other.finish()
+    with pytest.raises(InvalidTransition, match=r"^a session .* complete can't fail$"):
+        other.fail("late")
+
+
+# After the end
+
+
+def change_all(session):
+    session.update(9, 10, "late")
+    session.advance()
+    list(session.track("abc", message="late"))
+    session.log("late")
+    session.task("read").update(9, 10, "late")
+    session.task("new").start()
+    session.complete("send", "late")
+    session.add_sequential("slow", lambda: None)
+
+
+@pytest.mark.parametrize("end", [lambda s: s.finish(), lambda s: s.fail("Refused")])
+def test_what_is_said_after_the_end_is_not_shown_anywhere(site, api, end):
+    made = api().create_session(
+        tasks={"read": "Reading", "send": "Sending", "slow": "Guessing"}
+    )
+    made.update(1, 4, "Begins")
+    made.task("read").update(1, 2)
+    made.task("slow", expected=1e-3).start()
+    end(made)
+    found = api().get_session(made.id)
+    before = found.to_dict()
+    change_all(made)
+    assert found.to_dict() == before
+    # The handle says what everybody is told, and nothing that only it knows.
+    assert made.to_dict() == before
+    assert json.loads(next(made.stream())) == before
+    assert (made.status, made.overall_percent) == (
+        found.status,
+        found.overall_percent,
+    )
+    site.engine.pulse.beat()
+    assert api().get_session(made.id).to_dict() == before
+
+
+def test_what_is_said_after_the_end_of_its_tasks_is_not_shown(site, api):
+    made = api().create_session(tasks={"a": "A"})
+    made.complete("a", "Done")
+    eventually(lambda: state_of(site, made.id).status == "completed")
+    eventually(lambda: not site.engine.live.session(made.id))
+    made.update(message="late")
+    made.error("a", "late")
+    assert made.to_dict() == api().get_session(made.id).to_dict()
+    assert not made.has_error
+
+
+def test_session_without_a_database_stands_still_after_its_end():
+    session = ProgressSession()
+    session.update(1, 4)
+    session.finish("Done")
+    session.update(2, message="late")
+    assert session.to_dict()["message"] == "Done"
+
+
+def test_session_that_is_lost_shows_its_handle_no_progress(site, api):
+    made = api().create_session(total=4)
+    site.engine.pulse.rescue.take(made.id, "interrupted")
+    made.update(2)
+    assert made.has_error
+    assert made.to_dict() == api().get_session(made.id).to_dict()
 
 
 def test_end_with_an_address_that_may_not_be_is_no_end(site, api):

@@ -96,9 +96,9 @@ def test_error_of_one_task_counts_more_than_what_runs(session):
 def test_complete_needs_no_start_and_cannot_hide_an_error(session):
     session.complete("read")
     session.error("send")
-    with pytest.raises(ValueError, match="error"):
+    with pytest.raises(ValueError, match="has failed"):
         session.complete("send")
-    with pytest.raises(ValueError, match="error"):
+    with pytest.raises(ValueError, match="has failed"):
         session.start("send")
     assert statuses(session) == ["complete", "error"]
 

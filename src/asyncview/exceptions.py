@@ -67,15 +67,22 @@ class QueueFull(AsyncViewError):
 
 
 class InvalidTransition(AsyncViewError, ValueError):
-    """A job can't go from the state it is in to the one asked for."""
+    """A job, session or task can't go from its state to the one asked for.
 
-    def __init__(self, current: str, wanted: str) -> None:
-        super().__init__(current, wanted)
+    ``what`` is the word for it, ``current`` and ``wanted`` are its states.
+    """
+
+    def __init__(self, current: str, wanted: str, what: str = "job") -> None:
+        super().__init__(current, wanted, what)
         self.current = current
         self.wanted = wanted
+        self.what = what
 
     def __str__(self) -> str:
-        return f"a job that is {self.current} can't become {self.wanted}"
+        error = "error"
+        state = "has failed" if self.current == error else f"is {self.current}"
+        change = "fail" if self.wanted == error else f"become {self.wanted}"
+        return f"a {self.what} that {state} can't {change}"
 
 
 class Fenced(AsyncViewError):

@@ -214,7 +214,8 @@ class IProgressSession(ICount):
     """Live progress of a job, or of any piece of work.
 
     The pulse makes it visible to other processes.  Statuses are ``pending``,
-    ``running``, ``complete`` and ``error``.
+    ``running``, ``complete`` and ``error``.  After its end a session stays as it was:
+    what is said then is shown nowhere, and is no error.
     """
 
     status = Attribute("How it ended; before, error > complete > running > pending")

@@ -224,7 +224,7 @@ class Keeper:
             actual = None
         self.over(session, actual or ERROR)
         if actual != status:
-            raise InvalidTransition(actual or "another's", status)
+            raise InvalidTransition(actual or "another's", status, "session")
 
     def changed(
         self, status: str, message: str | None, url: str | None
@@ -268,11 +268,11 @@ class Keeper:
             raise Fenced("the session is another's, or is not there any more")
         state.check(session.token)
         now = self.runner.clock()
-        session.take(now)
+        last = session.conclude(now)
         if failure is None:
-            state.complete(None, session.snapshot, now, changed=changed)
+            state.complete(None, last, now, changed=changed)
         else:
-            state.fail(failure, session.snapshot, now, changed=changed)
+            state.fail(failure, last, now, changed=changed)
 
     def _own(self, connection: Connection, session: ProgressSession) -> State | None:
         """The session's state while it is this handle's to write, or was at its end."""

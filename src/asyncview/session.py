@@ -48,6 +48,7 @@ class ProgressSession(Count, Told):
     __slots__ = (
         "_attempt",
         "_end",
+        "_final",
         "_keeper",
         "_last",
         "_lines",
@@ -88,6 +89,8 @@ class ProgressSession(Count, Told):
         self._keeper = keeper
         #: How it ended: complete or error; None before.
         self._end: str | None = None
+        #: What was recorded as its last, and when: all there is to see after the end.
+        self._final: tuple[Snapshot, float] | None = None
         #: Of the claim, where it is no job's.
         self.token = ""
         #: Whether who runs the work records the end, with the work; the end that
@@ -103,7 +106,7 @@ class ProgressSession(Count, Told):
     def manage(self) -> None:
         """From now on it ends with the work that is run for it."""
         if self._end is not None or self.managed:
-            raise InvalidTransition(self._end or RUNNING, RUNNING)
+            raise InvalidTransition(self._end or "at work", RUNNING, "session")
         self.managed = True
 
     def resume(self, last: Snapshot) -> None:
@@ -181,7 +184,7 @@ class ProgressSession(Count, Told):
     def fail(self, error: Any, url: str | None = None) -> None:
         """See `IProgressSession`."""
         known = isinstance(error, BaseException)
-        message = None if known else plain(error)
+        message = None if known or error is None else plain(error)
         self._close(ERROR, message, url, error if known else None)
 
     def _close(
@@ -196,8 +199,9 @@ class ProgressSession(Count, Told):
         if self._end == status and error is None and message is None:
             # Its tasks have ended it a moment ago.
             return
-        if self._end is not None or self.wish is not None:
-            raise InvalidTransition(self._end or str((self.wish or "?")[0]), status)
+        ended = self._end or (self.wish and self.wish[0])
+        if ended:
+            raise InvalidTransition(ended, status, "session")
         if message is not None:
             self._message = message
         if self.managed:
@@ -205,11 +209,18 @@ class ProgressSession(Count, Told):
             return
         if self._keeper is not None:
             self._keeper.end(self, status, message, url, error)
+        else:
+            self.conclude(time.time())
         self.ended(status)
 
     def ended(self, status: str) -> None:
-        """It is over, as the database says; the first word counts."""
+        """It is over, as the database says; the first word counts.
+
+        What is said from now on is not shown, as nobody else will see it.
+        """
         if self._end is None:
+            if self._final is None:
+                self._final = self._last, time.time()
             self._end = status
 
     @property
@@ -250,6 +261,13 @@ class ProgressSession(Count, Told):
         )
         return self._last
 
+    def conclude(self, now: float) -> Snapshot:
+        """What is to be recorded as its last."""
+        self.take(now)
+        last = self._last
+        self._final = last, now
+        return last
+
     def look(self, now: float) -> Snapshot:
         """What there is to see, with version and time of the last that was taken."""
         last = self._last
@@ -273,7 +291,10 @@ class ProgressSession(Count, Told):
     def _tell(self) -> tuple[dict[str, Any], bool]:
         # In this order: what is said after the end is not.
         end, now = self._end, time.time()
-        last = self.look(now)
+        if end is not None and self._final is not None:
+            last, now = self._final
+        else:
+            last = self.look(now)
         own = self.declared and not self.managed
         ended = end is not None or (own and last.settled)
         if end == ERROR:

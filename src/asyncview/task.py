@@ -89,7 +89,7 @@ class Task(Count):
     def start(self) -> "Task":
         """See `ITask`."""
         if self._status in (COMPLETE, ERROR):
-            raise InvalidTransition(self._status, RUNNING)
+            raise InvalidTransition(self._status, RUNNING, "task")
         if self._started is None:
             self._started = time.time()
         self._status = RUNNING
@@ -98,7 +98,7 @@ class Task(Count):
     def complete(self, message: str | None = None) -> None:
         """See `ITask`."""
         if self._status == ERROR:
-            raise InvalidTransition(ERROR, COMPLETE)
+            raise InvalidTransition(ERROR, COMPLETE, "task")
         self._end(COMPLETE, message)
 
     def error(self, message: str | None = None) -> None:
