@@ -273,13 +273,13 @@ def test_an_application_finds_the_jobs_that_one_may_see(site):
     with ExitStack() as stack:
         mine = jobs_of("ann")
         assert mine.get_job(process_id).job.id == process_id
-        assert [each.job.id for each in mine.running("ann")] == [process_id]
+        assert [each.id for each in mine.running("ann")] == [process_id]
         assert mine.running("ann", tag="none") == []
         assert mine.get_job("nothing") is None
         assert mine.get_job(None) is None
         theirs = jobs_of("bob")
         assert theirs.get_job(process_id) is None
         assert theirs.running("bob") == []
-        assert [each.job.id for each in theirs.running()] == [process_id]
+        assert [each.id for each in theirs.running()] == [process_id]
         assert jobs_of("admin").get_job(process_id) is not None
         assert len({mine.new_id() for _ in range(9)}) == 9

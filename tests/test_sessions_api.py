@@ -309,6 +309,48 @@ def test_running_lists_sessions_newest_first_and_the_list_shrinks(api):
     assert labels(owner="ann") == []
 
 
+@pytest.mark.parametrize("owner", ["carl", "", 7, b"ann", ("ann",), object(), True])
+def test_running_of_an_owner_who_is_unknown_is_empty(api, owner):
+    api().create_session()
+    assert api().running(owner=owner) == []
+    assert api().running(owner=owner, tag="red") == []
+
+
+def test_running_tells_owners_by_their_type_too(api):
+    number = api().create_session(owner=7)
+    text = api().create_session(owner="7")
+    assert [each.id for each in api().running(owner=7)] == [number.id]
+    assert [each.id for each in api().running(owner="7")] == [text.id]
+
+
+def test_running_finds_tags_as_they_were_given(api):
+    made = api().create_session(tags=("members", 7, ""))
+    for tag in ("members", 7, "7", ""):
+        assert [each.id for each in api().running(tag=tag)] == [made.id]
+    for tag in ("member", "Members", 8):
+        assert api().running(tag=tag) == []
+
+
+@pytest.mark.parametrize("tag", [("members",), ["members"], {"members"}, b"members"])
+def test_running_takes_one_tag(api, tag):
+    with pytest.raises(ValueError, match="tag"):
+        api().running(tag=tag)
+
+
+def test_running_has_what_the_same_request_has_made(make_site):
+    def view(request):
+        before = len(request.asyncview.running())
+        made = request.asyncview.create_session(label="Mine")
+        labels = [each.label for each in request.asyncview.running()]
+        made.finish()
+        after = len(request.asyncview.running())
+        return Response(json_body=[before, labels, after])
+
+    site = make_site(lambda config: config.add_view(view, name="view"))
+    for _ in range(2):
+        assert site.app.get("/view").json == [0, ["Mine"], 0]
+
+
 # Ended
 
 

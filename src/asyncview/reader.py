@@ -33,9 +33,6 @@ class SessionReader(Told):
     Each look is at the database as it is then.
     """
 
-    #: The record, for who has a connection of their own open.
-    job: Job | None = None
-
     def __init__(self, runner: Runner, watch: Callable[[], None], job: Job) -> None:
         """``watch`` has dead workers looked for."""
         self._runner = runner

@@ -1,5 +1,6 @@
 """What people say of jobs and sessions, as records keep it: text, numbers, tuples."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +22,13 @@ def label(value: Any) -> str:
 def tags(value: Any) -> tuple[str, ...]:
     """Texts; one text is one tag."""
     return (value,) if isinstance(value, str) else tuple(str(tag) for tag in value)
+
+
+def tag(value: Any) -> str:
+    """One of them; ValueError for several."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        raise ValueError(f"a tag is one text: {value!r:.60}")
+    return str(value)
 
 
 def seconds(value: Any) -> float | None:

@@ -9,8 +9,10 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_zodbconn import get_connection
 
+from asyncview import said
 from asyncview.engine import Engine
 from asyncview.job import new_id
+from asyncview.keeper import owner_key
 from asyncview.pyramid import progress
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import is_admin
@@ -149,24 +151,20 @@ class Jobs:
     def running(self, owner: Any = None, tag: str | None = None) -> list[SessionReader]:
         """Jobs and sessions that have not ended, newest first; read-only.
 
-        ``owner`` is a userid; None: of everybody.
+        ``owner`` is a userid, None: of everybody.  ValueError for several tags.
         """
-        store = self._store()
-        if store is None:
-            return []
-        wanted = None if owner is None else (type(owner).__name__, str(owner))
-        found = []
-        for entry in store.unfinished():
-            job = entry.job
-            if (
-                not job.state.ended
-                and (wanted is None or job.owner == wanted)
-                and (tag is None or tag in job.term("tags"))
-            ):
-                session = self._engine.keeper.reader(entry)
-                # It lives as long as the request's connection.
-                session.job = job
-                found.append(session)
+        engine, owned = self._engine, owner_key(owner)
+        tagged = None if tag is None else said.tag(tag)
+        # As it is now: one that this very request has made is there.
+        with reading(engine.db) as connection:
+            store = store_of(connection, engine.settings.name)
+            found = [
+                engine.keeper.reader(entry)
+                for entry in (() if store is None else store.unfinished())
+                if not entry.job.state.ended
+                and (owned is None or entry.job.owner == owned)
+                and (tagged is None or tagged in entry.job.term("tags"))
+            ]
         return sorted(found, key=lambda session: session.created, reverse=True)
 
     @property
