@@ -53,6 +53,7 @@ def configure(config, sessions=True):
     config.add_async_view(Telling, "telling")
     config.add_async_view(Elsewhere, "elsewhere")
     config.add_async_view(Talkative, "talkative")
+    config.add_async_view(Silent, "silent")
     if sessions:
         config.set_session_factory(SignedCookieSessionFactory("secret"))
         config.add_view(queues, name="queues")
@@ -60,6 +61,10 @@ def configure(config, sessions=True):
 
 class Elsewhere(Telling):
     success_url = "/queues"
+    error_url = "/queues?failed"
+
+
+class Silent(Work):
     error_url = "/queues?failed"
 
 
@@ -94,6 +99,28 @@ def test_the_messages_come_with_the_end(site, subview, mode, wanted):
     url = f"/telling/{subview}?process_id={process_id}"
     browser.get(url, expect_errors=True)
     assert flashed(browser) == wanted
+
+
+@pytest.mark.parametrize("mode", ["failed", "aborted", "cancelled", "completed"])
+def test_who_is_sent_elsewhere_is_told_that_it_failed(site, mode):
+    """The failure page would have said it; by the view's address nobody does."""
+    browser = site.browser()
+    process_id = job_that_is(site, mode, browser, "/silent")
+    browser.get(f"/silent/processing?process_id={process_id}", expect_errors=True)
+    error = site.status("/silent", process_id, browser)["error"]
+    said = flashed(browser)["error"]
+    if mode in ("failed", "aborted"):
+        assert said == [f"Something went wrong. Reference: {error['id']}"]
+    else:
+        # The user knows, or there is nothing to tell.
+        assert said == []
+
+
+def test_the_failure_page_says_it_itself(site):
+    browser = site.browser()
+    process_id = job_that_is(site, "failed", browser)
+    site.result("/work", process_id, browser, status=500)
+    assert flashed(browser) == NONE
 
 
 def test_the_messages_are_shown_once(site):

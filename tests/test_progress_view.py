@@ -284,6 +284,11 @@ def test_failure_goes_to_the_success_url_where_there_is_no_other(site, gate):
     _, id = started(site, browser, mode="fail", success_url="/flashed")
     ended(site, gate)
     assert document(browser, id)["next_url"] == "/flashed"
+    # And is told apart from a success.
+    page = browser.get(f"/own/progress?progress_id={id}&page=1", status=303)
+    good, (bad,) = page.follow().json
+    assert good == []
+    assert bad.startswith("Something went wrong. Reference: ")
 
 
 @pytest.mark.parametrize("name", ["shared", "plain"])

@@ -3,14 +3,18 @@
 import json
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from pyramid.interfaces import ISession
 from pyramid.request import Request
 
+from asyncview.i18n import _
 from asyncview.job import COMPLETED
+from asyncview.job import FAILED
 from asyncview.job import Job
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import is_owner
+from asyncview.pyramid.status import UNSAFE
 
 log = logging.getLogger("asyncview.view")
 
@@ -30,7 +34,7 @@ LEAST = 50
 def flash(request: Request, job: Job) -> None:
     """The job's messages, once per web session, and only in its owner's."""
     state = job.state
-    said = job.term("success_msg" if state.status == COMPLETED else "error_msg")
+    said = _said(request, job)
     if (
         not (said or state.flashes)
         # Nobody looks at the answer to a HEAD.
@@ -54,6 +58,19 @@ def flash(request: Request, job: Job) -> None:
         log.warning("%.6s… has more to say than a session may hold", job.id)
     for queue, text in fitting:
         session.flash(text, queue)
+
+
+def _said(request: Request, job: Job) -> Any:
+    """What the view says of the job's end, or what must be said at least."""
+    state = job.state
+    said = job.term("success_msg" if state.status == COMPLETED else "error_msg")
+    if said or state.status != FAILED or state.failure is None:
+        return said
+    if not (job.term("error_url") or job.term("success_url")):
+        # The failure page says it.
+        return None
+    reference = _("Reference: ${id}", mapping={"id": state.failure.id})
+    return " ".join(request.localizer.translate(each) for each in (UNSAFE, reference))
 
 
 def fit(messages: Iterable[tuple[str, str]], room: int) -> list[tuple[str, str]]:
