@@ -151,6 +151,22 @@ def test_console_takes_the_number_that_it_is_given():
     assert "99/100" in shown(work)
 
 
+def test_console_tells_the_part_that_is_done_and_the_time_that_is_left(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+
+    def work(factory):
+        progress = factory("Reading", 8)
+        now[0] += 60
+        progress.update(2)
+        progress.finish()
+
+    text = shown(work)
+    assert " 25%|" in text
+    # A minute for two of eight.
+    assert "[01:00<03:00" in text
+
+
 @pytest.mark.parametrize("total", [0, None])
 def test_console_needs_no_total(total):
     def work(factory):

@@ -226,6 +226,18 @@ def test_progress_view_may_ask_for_a_permission(make_site):
     user(site, "banned").get("/own/progress?progress_id=x", status=403)
 
 
+def test_lines_of_a_session_are_seen_while_it_runs_and_are_text(site, gate):
+    browser = user(site)
+    _, id = started(site, browser)
+    session = site.engine.live.session(id)
+    session.log("<b>é</b> & the first line")
+    session.log("the second")
+    lines = ["<b>é</b> & the first line", "the second"]
+    eventually(lambda: document(browser, id)["log"] == lines)
+    text = browser.get(f"/own/progress?progress_id={id}&page=1").text
+    assert "&lt;b&gt;é&lt;/b&gt; &amp; the first line\nthe second" in text
+
+
 # The page
 
 

@@ -58,6 +58,10 @@ class Restartable(Working):
     restartable = 2
 
 
+class One(Working):
+    exclusive = "one"
+
+
 class Told(Working):
     ended: list[str] = []  # noqa: RUF012
 
@@ -84,7 +88,7 @@ class Failing(BaseAsyncView):
 
 
 def configure(config):
-    for view in (Working, Restartable, Told, ToldAgain, Quick, Kept, Failing):
+    for view in (Working, Restartable, One, Told, ToldAgain, Quick, Kept, Failing):
         config.add_async_view(view, view.__name__.lower())
 
 
@@ -578,6 +582,18 @@ def test_job_of_a_worker_whose_counter_stands_is_interrupted(dying, lease):
     assert entry_facts(site, process_id) == ("failed", "interrupted", 0)
     document = site.status("/working", process_id)
     assert document["error"]["reason"] == "interrupted"
+
+
+def test_key_of_a_job_whose_worker_died_is_free_again(dying):
+    site, process_id = dying("/one")
+    # As long as nobody knows.
+    assert site.start("/one", {"gate": "gate"}) == process_id
+    pulse = site.engine.pulse
+    pulse.sweep()
+    pulse._monotonic.now += 61
+    pulse.sweep()
+    assert entry_facts(site, process_id) == ("failed", "interrupted", 0)
+    assert site.start("/one", {"gate": "gate"}) != process_id
 
 
 def test_worker_whose_counter_moves_is_alive_however_slow(dying):

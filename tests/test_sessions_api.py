@@ -585,6 +585,22 @@ def test_session_expires_as_jobs_do(make_site):
     assert api.get_session(kept.id).is_complete
 
 
+def test_session_that_runs_does_not_expire_however_long_it_takes(make_site):
+    site = make_site(asyncview__keep="1").by_hand()
+    api = Jobs(request_of(site))
+    made = api.create_session(keep=0, total=2)
+    created = entry_of(site, made.id).job.created
+    for days in (1, 100):
+        site.engine.runner.clock = lambda days=days: created + days * 86400
+        made.update(1)
+        site.engine.pulse.beat()
+        site.engine.pulse.sweep()
+        assert api.get_session(made.id).overall_percent == 50
+        assert [each.id for each in api.running()] == [made.id]
+    made.finish()
+    assert api.get_session(made.id).is_complete
+
+
 def test_close_leaves_no_session_running(make_site, tmp_path):
     site = make_site()
     made = Jobs(request_of(site)).create_session()
@@ -668,6 +684,27 @@ def test_work_that_raises_whatever_is_rolled_back_and_failed(site, run, error):
     assert (state.status, state.failure.type) == ("failed", error.__name__)
     assert "half" not in root_of(site)
     assert session.has_error
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError, SystemExit])
+def test_connection_of_the_work_is_given_back_whatever_became_of_it(site, run, error):
+    used = []
+
+    def work(connection, session):
+        used.append(connection)
+        assert connection.opened
+        if error:
+            raise error
+
+    run(work)
+    (connection,) = used
+    assert connection.opened is None
+
+
+def test_thread_of_the_work_keeps_no_interpreter_from_ending(run):
+    daemons = []
+    run(lambda *given: daemons.append(threading.current_thread().daemon))
+    assert daemons == [True]
 
 
 def test_work_that_cannot_even_begin_is_failed(run):
