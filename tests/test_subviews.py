@@ -348,6 +348,15 @@ def test_completed_says_how_it_ended(site, mode, text):
     assert site.app.get(address("completed", process_id)).text == text
 
 
+def test_a_job_that_is_not_there_is_an_error_for_programs(site):
+    url = address("completed", 32 * "a")
+    response = site.app.get(f"{url}&output_json=1", status=404)
+    assert response.json == {"completed": "ERROR", "progress": "ERROR"}
+    for subview in READING:
+        response = site.app.get(address(subview, 32 * "a"), headers=API, status=404)
+        assert response.json == {"completed": "ERROR", "progress": "ERROR"}
+
+
 @pytest.mark.parametrize("value", ["0", "", "false", "False", "no"])
 def test_completed_is_text_where_json_is_declined(site, value):
     process_id = job_that_is(site, "completed")

@@ -68,6 +68,14 @@ def begin(request):
     return request.asyncview.show_progress(session)
 
 
+def nowhere(request):
+    """The same, without an address for its end."""
+    session = request.asyncview.create_session(label="Import", success_msg="All in")
+    work = request.registry.work
+    request.asyncview.run_in_thread(session, lambda conn, told: work.run(told))
+    return request.asyncview.show_progress(session)
+
+
 def after(request):
     said = ", ".join(request.session.pop_flash())
     return Response(f"<!DOCTYPE html><html lang='en'><title>x</title><h1>{said}</h1>")
@@ -83,7 +91,7 @@ def named(request):
 
 def configure(config):
     config.add_progress_view("/progress")
-    for view in (lines, own_page, begin, named, after):
+    for view in (lines, own_page, begin, nowhere, named, after):
         name = view.__name__.removesuffix("_page")
         config.add_route(name, f"/{name}")
         config.add_view(view, route_name=name)
@@ -248,6 +256,23 @@ def test_page_of_a_session_shows_its_tasks_and_goes_on_with_its_message(place, t
     place.work.finish()
     expect(tab.get_by_role("heading")).to_have_text("All imported")
     assert tab.url == f"{place.url}/after"
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_page_of_a_session_that_leads_nowhere_stays_where_it_is(place, tab, failed):
+    tab.goto(f"{place.url}/nowhere")
+    place.work.do(lambda told: told.update(1, 4, "The first"))
+    expect(tab.get_by_text("The first")).to_be_visible()
+    if failed:
+        place.work.fail(ValueError("x"))
+        expect(tab.get_by_role("alert")).to_contain_text("Something went wrong.")
+    else:
+        place.work.finish()
+    expect(tab.locator("[data-asyncview=state]")).to_have_text(
+        "Failed" if failed else "Completed"
+    )
+    assert tab.url == f"{place.url}/nowhere"
+    expect(tab.locator("[data-asyncview=next]")).to_be_hidden()
 
 
 def test_page_of_a_session_says_what_is_an_estimate(place, tab):
