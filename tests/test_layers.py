@@ -64,7 +64,7 @@ LAYERS = """
     disk
     outcome progress request upload
     address said settings loop console
-    interfaces exceptions i18n templates
+    interfaces exceptions i18n templates trouble
 """
 
 LEVEL = {

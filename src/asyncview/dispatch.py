@@ -50,6 +50,8 @@ class Ids:
         self._clock = 0
         self._users = [0] * SHARDS
         self._freed = [0] * SHARDS
+        #: Shards that can't be read, and so take nothing.
+        self.avoid: frozenset[int] = frozenset()
 
     def begin(self) -> int:
         """To be called before a transaction begins; hand the answer to `pick`."""
@@ -58,13 +60,14 @@ class Ids:
     def pick(self, began: int) -> str:
         """A new id; `release` its shard when the transaction is over."""
         with self._lock:
+            shards = set(range(SHARDS)) - self.avoid
             free = {
                 shard
-                for shard in range(SHARDS)
+                for shard in shards
                 if not self._users[shard] and self._freed[shard] <= began
             }
             # With all of them in use, the storage has to merge.
-            id = _id_in(free or range(SHARDS))
+            id = _id_in(free or shards or range(SHARDS))
             self._users[shard_of(id)] += 1
             return id
 

@@ -27,12 +27,12 @@ from asyncview.pulse import Pulse
 from asyncview.runner import Runner
 from asyncview.settings import Settings
 from asyncview.staging import Staging
-from asyncview.store import TROUBLE
 from asyncview.store import prepare
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.ticket import Brief
 from asyncview.tidying import Tidying
+from asyncview.trouble import TROUBLE
 from asyncview.work import Workers
 
 log = logging.getLogger("asyncview")
@@ -134,6 +134,8 @@ class Engine:
                 with reading(self.db) as connection:
                     store = store_of(connection, self.settings.name)
                     self._prepared = store is not None
+                    if store is not None:
+                        self.ids.avoid = store.unreadable()
                     # Those that have ended want to expire.
                     waiting = store is not None and bool(store.crowd() or store.expiry)
             except TROUBLE:

@@ -128,11 +128,11 @@ class IStore(Interface):
     def find(id: str) -> Any:
         """The entry of a job (its `IJob`, the wish to cancel, its progress), or None.
 
-        A deleted job is none.
+        A deleted job is none, and so is one whose record can't be read.
         """
 
     def unfinished() -> Iterator[Any]:
-        """Entries of the jobs that may not have ended."""
+        """Entries of the jobs that may not have ended, and can be read."""
 
 
 class ICount(Interface):

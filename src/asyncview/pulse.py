@@ -27,7 +27,6 @@ from asyncview.runner import Runner
 from asyncview.session import ProgressSession
 from asyncview.settings import Settings
 from asyncview.shard import Entry
-from asyncview.store import Lease
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -227,14 +226,14 @@ class Pulse:
         if leaving:
             store.leases.pop(worker, None)
         elif beating:
-            lease = store.leases.get(worker)
-            if lease is None:
-                lease = store.leases[worker] = Lease()
-            lease.beats += 1
+            store.beat(worker)
 
     @contextmanager
-    def _reading(self, id: str) -> Iterator[None]:
-        """One record that can't be read must not keep the others waiting."""
+    def _reading(self, id: str, what: str = "") -> Iterator[None]:
+        """One record that can't be read must not keep the others waiting.
+
+        ``what`` it is, if not a job.
+        """
         try:
             yield
         except TransientError:
@@ -242,8 +241,8 @@ class Pulse:
         except Exception as error:
             if id not in self._unreadable:
                 self._unreadable.add(id)
-                log.exception("%.6s… can't be read", id)
-            if isinstance(error, POSKeyError):
+                log.exception("%s can't be read", what or f"{id[:6]}…")
+            if isinstance(error, POSKeyError) and not what:
                 self._lost.add(id)
 
     def expires(self, job: Job) -> float:
@@ -290,16 +289,25 @@ class Pulse:
         self._due = now + pause
         stray: list[tuple[float, str]] = []
         claims: list[Claim] = []
+        dead: list[Claim] = []
+        expired: list[tuple[int, str]] = []
         with reading(self.runner.db) as connection:
             store = store_of(connection, self.runner.name)
             if store is None:
                 return
+            self.ids.avoid = store.unreadable()
+            for number in self.ids.avoid:
+                name = f"shard {number} of the registry"
+                with self._reading(name, name):
+                    store.shards[number]._p_activate()
             for id, entry in store.items():
                 if not (id in self.live or self._waiting(id)):
                     with self._reading(id):
                         self._sort(entry, stray, claims)
-            dead = self.rescue.dead(store, claims)
-            expired = store.expired(self.runner.clock(), EXPIRE)
+            with self._reading("leases", "the leases"):
+                dead = self.rescue.dead(store, claims)
+            with self._reading("expiry", "what has expired"):
+                expired = store.expired(self.runner.clock(), EXPIRE)
         for claim in dead:
             self._guarded(self._rescue, claim)
         if now - self._born >= self._settled:

@@ -80,8 +80,8 @@ class Rescue:
     def _beats(self, store: Store, worker: str) -> int:
         if worker == self._runner.worker:
             return OURS
-        lease = store.leases.get(worker)
-        return NO_LEASE if lease is None else lease.beats
+        beats = store.beats(worker)
+        return NO_LEASE if beats is None else beats
 
     def rescue(self, claim: Claim) -> str | None:
         """Take a job from a worker that is dead; None if it is not, after all."""
@@ -136,8 +136,7 @@ class Rescue:
             if not ours or not still(store):
                 return None
             taken = (title(entry.job), now - (state.started or now), state.attempt)
-            if entry.job.term("on_end"):
-                orphans.append(runner.orphan(entry.job))
+            orphans.extend(runner.orphans(entry.job))
             return give_up(entry, failure, now)
 
         def stored(connection: Connection) -> str | None:

@@ -41,6 +41,7 @@ from asyncview.store import transact
 from asyncview.ticket import Brief
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
+from asyncview.trouble import TROUBLE
 
 log = logging.getLogger("asyncview.job")
 
@@ -88,6 +89,7 @@ class Runner:
         """
         tickets: list[Ticket] = []
         cancelled: list[str] = []
+        broken: list[str] = []
         # The same until it is known what became of them: a commit that failed may
         # be stored all the same, and then the next try finds its own claim.
         tokens = {
@@ -99,30 +101,43 @@ class Runner:
                 ticket.close()
             tickets.clear()
             cancelled.clear()
-            store = store_of(connection, self.name)
+            broken.clear()
             for id in ids:
-                brief = self._briefs.get(id)
-                if brief is not None:
-                    # Who cancels a queued job of this process says so to its state.
-                    state: State = connection.get(brief.state_oid)
-                else:
-                    entry = store.find(id) if store is not None else None
-                    if entry is None:
-                        continue
-                    state = entry.job.state
-                    if entry.cancel and state.status == QUEUED:
-                        cancelled.append(id)
-                        continue
-                now, token = self.clock(), tokens[id]
-                if state.status == QUEUED:
-                    state.claim(self.worker, token, now)
-                elif (state.status, state.token) != (RUNNING, token):
-                    continue
-                if brief is None:
-                    assert entry is not None
-                    brief = Brief.of(entry.job)
-                tickets.append(Ticket(brief, self.worker, token, state.attempt, now))
+                try:
+                    one(connection, id, tokens[id])
+                except TROUBLE:
+                    raise
+                except Exception:
+                    # Of what the others wait for it is no part.
+                    log.exception("%.6s… can't be claimed", id)
+                    broken.append(id)
             return cancelled
+
+        def one(connection: Connection, id: str, token: str) -> None:
+            brief = self._briefs.get(id)
+            if brief is not None:
+                # Who cancels a queued job of this process says so to its state.
+                state: State = connection.get(brief.state_oid)
+            else:
+                entry = self._entry(connection, id)
+                if entry is None:
+                    return
+                state = entry.job.state
+                if entry.cancel and state.status == QUEUED:
+                    cancelled.append(id)
+                    return
+            if state.status != QUEUED and (state.status, state.token) != (
+                RUNNING,
+                token,
+            ):
+                return
+            if brief is None:
+                assert entry is not None
+                brief = Brief.of(entry.job)
+            now = self.clock()
+            if state.status == QUEUED:
+                state.claim(self.worker, token, now)
+            tickets.append(Ticket(brief, self.worker, token, state.attempt, now))
 
         def stored(connection: Connection) -> list[str] | None:
             mine = [each for each in tickets if self._is_mine(each, connection)]
@@ -147,16 +162,61 @@ class Runner:
             except Exception:
                 # The sweep comes back to it.
                 log.exception("%.6s… could not be cancelled yet", id)
+        for id in broken:
+            self._give_up(id)
         return tickets
+
+    def _entry(self, connection: Connection, id: str) -> Entry | None:
+        store = store_of(connection, self.name)
+        return None if store is None else store.find(id)
+
+    def _give_up(self, id: str) -> None:
+        """End a queued job as failed whose request can't be read."""
+        said: list[tuple[str, Failure]] = []
+
+        def change(connection: Connection) -> None:
+            said.clear()
+            entry = self._entry(connection, id)
+            if entry is None or entry.job.state.status != QUEUED:
+                return
+            try:
+                Brief.of(entry.job)
+            except TROUBLE:
+                raise
+            except Exception as error:
+                failure = describe(NOT_REACHED, error)
+                entry.job.state.fail(failure, entry.snapshot, self.clock())
+                said.append((title(entry.job), failure))
+
+        try:
+            transact(self.db, change, sleep=self._pause)
+        except Exception:
+            # The sweep has it claimed again.
+            log.exception("%.6s… could not be given up yet", id)
+            return
+        for name, failure in said:
+            log.error("%s failed (%s), error id %s", name, failure.reason, failure.id)
 
     def hand_over(self, brief: Brief) -> None:
         """Tell what a claim would have to load; the first `BRIEFS` are remembered."""
         if len(self._briefs) < BRIEFS:
             self._briefs[brief.id] = brief
 
-    def orphan(self, job: Job) -> Ticket:
-        """For `finish`, where a job has ended that no worker of ours has."""
-        return Ticket(Brief.of(job), self.worker, "", job.state.attempt, self.clock())
+    def orphans(self, job: Job) -> list[Ticket]:
+        """For `finish`, where a job ends that no worker of ours has.
+
+        None where it need not be told of that, or no longer can be.
+        """
+        if not job.term("on_end"):
+            return []
+        try:
+            brief = Brief.of(job)
+        except TROUBLE:
+            raise
+        except Exception:
+            log.exception("on_end of %s can't be called", title(job))
+            return []
+        return [Ticket(brief, self.worker, "", job.state.attempt, self.clock())]
 
     @staticmethod
     def _is_mine(ticket: Ticket, connection: Connection) -> bool:
@@ -172,24 +232,19 @@ class Runner:
         orphans: list[Ticket] = []
         now = self.clock()
 
-        def find(connection: Connection) -> Entry | None:
-            store = store_of(connection, self.name)
-            return None if store is None else store.find(id)
-
         def change(connection: Connection) -> str | None:
             while orphans:
                 orphans.pop().close()
-            entry = find(connection)
+            entry = self._entry(connection, id)
             if entry is None or entry.job.state.status != QUEUED or not entry.cancel:
                 return None
-            if entry.job.term("on_end"):
-                orphans.append(self.orphan(entry.job))
+            orphans.extend(self.orphans(entry.job))
             keep = entry.job.term("keep_request")
             entry.job.state.cancel(entry.snapshot, now, keep_request=keep)
             return _cancelled(entry.job, now)
 
         def stored(connection: Connection) -> str | None:
-            entry = find(connection)
+            entry = self._entry(connection, id)
             if entry is None or entry.job.state.status != CANCELLED:
                 return None
             return _cancelled(entry.job, now)
@@ -353,8 +408,7 @@ class Runner:
         if verdict.response is not None:
             outcome = verdict.response.store(connection)
         if verdict.status == CANCELLED and failure is not None:
-            store = store_of(connection, self.name)
-            entry = None if store is None else store.find(ticket.id)
+            entry = self._entry(connection, ticket.id)
             if entry is not None and not entry.cancel:
                 return give_up(entry, failure, now)
             failure = None

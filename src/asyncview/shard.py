@@ -12,9 +12,11 @@ from persistent import Persistent
 from ZODB.POSException import ConflictError
 
 from asyncview.job import Job
+from asyncview.job import State
 from asyncview.progress import NOTHING
 from asyncview.progress import Progress
 from asyncview.progress import Snapshot
+from asyncview.trouble import loads
 
 SHARDS = 128
 
@@ -35,14 +37,28 @@ class Entry(NamedTuple):
 
     @property
     def progress(self) -> Progress | None:
-        """The record that the pulse writes, while the job runs."""
-        return self.job.state.live
+        """The record that the pulse writes, while the job runs, if it can be read."""
+        live = self.job.state.live
+        return None if live is None or not loads(live) else live
 
     @property
     def snapshot(self) -> Snapshot:
         """The last progress that was written while the job runs."""
-        live = self.job.state.live
+        live = self.progress
         return NOTHING if live is None else live.snapshot
+
+    @property
+    def readable(self) -> bool:
+        """Whether anything can be made of the job's records; loads them."""
+        # What is of a class that is gone loads all the same, as something else.
+        if not (isinstance(self.job, Job) and loads(self.job)):
+            return False
+        return isinstance(self.job.state, State) and loads(self.job.state)
+
+    @property
+    def open(self) -> bool:
+        """Whether the job has not ended, as far as anybody can say."""
+        return self.readable and not self.job.state.ended
 
 
 class Shard(Persistent):

@@ -22,7 +22,6 @@ from transaction import TransactionManager
 from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
 from ZODB.DB import DB
-from ZODB.POSException import POSKeyError
 from ZODB.POSException import StorageError
 from zope.interface import implementer
 
@@ -32,11 +31,9 @@ from asyncview.shard import SHARDS
 from asyncview.shard import Entry
 from asyncview.shard import Shard
 from asyncview.shard import shard_of
+from asyncview.trouble import loads
 
 ROOT = "asyncview"
-
-#: What a storage raises that is in trouble: it may be back in a moment.
-TROUBLE = (OSError, StorageError, TransientError)
 
 T = TypeVar("T")
 
@@ -97,13 +94,25 @@ class Store(Persistent):
 
     def find(self, id: str) -> Entry | None:
         """See `IStore`."""
-        entry = self.shard(id).entries.get(id)
+        entry = self._entry(id)
+        if entry is None or not entry.readable or entry.job.state.deleted:
+            return None
+        return entry
+
+    def _entry(self, id: str) -> Entry | None:
+        shard = self.shard(id)
+        entry = shard.entries.get(id) if loads(shard) else None
         if entry is None:
             job = self.finished.get(id)
-            if job is None:
-                return None
-            entry = Entry(job)
-        return None if entry.job.state.deleted else entry
+            entry = None if job is None else Entry(job)
+        return entry
+
+    def may_have(self, id: str) -> bool:
+        """Whether there is a job with this id, or nobody can tell."""
+        if not loads(self.shard(id)):
+            return True
+        entry = self._entry(id)
+        return entry is not None and not (entry.readable and entry.job.state.deleted)
 
     def knows(self, id: str) -> bool:
         """Whether the id is taken, if only by a tombstone."""
@@ -112,37 +121,40 @@ class Store(Persistent):
     def items(self) -> Iterator[tuple[str, Entry]]:
         """Ids and entries of those that may not have ended; loads none of them."""
         for shard in self.shards:
-            yield from tuple(shard.entries.items())
+            if loads(shard):
+                yield from tuple(shard.entries.items())
 
     def unfinished(self) -> Iterator[Entry]:
         """See `IStore`."""
-        for _id, entry in self.items():
-            try:
-                entry.job.state._p_activate()
-            except POSKeyError:
-                # The sweep says so, and takes it out; nobody else need hear of it.
-                continue
-            yield entry
+        # Of those that can't be read the sweep says so; nobody else need hear of it.
+        return (entry for _id, entry in self.items() if entry.readable)
+
+    def unreadable(self) -> frozenset[int]:
+        """The numbers of the shards that can't be read."""
+        shards = enumerate(self.shards)
+        return frozenset(number for number, shard in shards if not loads(shard))
 
     def crowd(self) -> int:
         """How many jobs there are that may not have ended; loads none of them."""
-        return sum(len(shard.entries) for shard in self.shards)
+        return sum(len(shard.entries) for shard in self.shards if loads(shard))
 
     def holder(self, key: str) -> Entry | None:
-        """The job that has an exclusive key, until it has ended."""
-        for entry in self.shards[shard_of(key)].entries.values():
-            if entry.key == key and not entry.job.state.ended:
+        """The job that has an exclusive key, until it has ended.
+
+        StorageError where nobody can tell.
+        """
+        shard = self.shards[shard_of(key)]
+        if not loads(shard):
+            raise StorageError("nobody can tell who has an exclusive key")
+        for entry in shard.entries.values():
+            if entry.key == key and entry.open:
                 return entry
         return None
 
     def spent(self, key: str) -> list[str]:
         """Ids of the jobs that have ended and stand here with an exclusive key."""
         entries = self.shards[shard_of(key)].entries
-        return [
-            id
-            for id, each in entries.items()
-            if each.key == key and each.job.state.ended
-        ]
+        return [id for id, each in entries.items() if each.key == key and not each.open]
 
     def free(self, key: str) -> None:
         """Take an exclusive key from the jobs that have ended.
@@ -152,6 +164,18 @@ class Store(Persistent):
         shard = self.shards[shard_of(key)]
         for id in self.spent(key):
             shard.put(id, shard.entries[id]._replace(key=None))
+
+    def beat(self, worker: str) -> None:
+        """Move the counter of a worker, on a lease that can be read."""
+        lease = self.leases.get(worker)
+        if lease is None or not loads(lease):
+            lease = self.leases[worker] = Lease()
+        lease.beats += 1
+
+    def beats(self, worker: str) -> int | None:
+        """The counter of a worker; None where it has none that can be read."""
+        lease = self.leases.get(worker)
+        return None if lease is None or not loads(lease) else lease.beats
 
     def ask_cancel(self, id: str) -> None:
         shard = self.shard(id)

@@ -144,4 +144,4 @@ class Tidying:
             store = store_of(connection, self._name)
             if store is None:
                 return set()
-            return {id for id in ids if store.find(id) is not None}
+            return {id for id in ids if store.may_have(id)}

@@ -23,9 +23,9 @@ from asyncview.pyramid.identity import visitor_of
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
 from asyncview.shard import Entry
-from asyncview.store import TROUBLE
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.trouble import TROUBLE
 
 log = logging.getLogger("asyncview.start")
 

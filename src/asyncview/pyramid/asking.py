@@ -1,6 +1,7 @@
 """A view asks for a job: whether it may, whose it will be, and what goes into it."""
 
 import hashlib
+import logging
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.job import Job
 from asyncview.pyramid import admission
 from asyncview.pyramid import errors
+from asyncview.pyramid.access import is_tried_again
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.facts import facts_of
 from asyncview.pyramid.facts import is_cross_site
@@ -26,6 +28,9 @@ from asyncview.pyramid.start import Start
 from asyncview.pyramid.uploads.handing import claim
 from asyncview.pyramid.uploads.handing import confirm
 from asyncview.shard import Entry
+from asyncview.trouble import TROUBLE
+
+log = logging.getLogger("asyncview.start")
 
 
 def ask(view: Any, terms: dict[str, Any]) -> Response:
@@ -52,12 +57,18 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
     settings = start.engine.settings
     if key is not None or settings.max_per_owner is not None:
         start.hold()
-    if key is not None:
-        twin = admission.twin_of(request, key, owner)
-        if twin is not None:
-            return twin
-        admission.free_key(start.engine, key)
-    admission.check_limits(request, owner)
+    try:
+        if key is not None:
+            twin = admission.twin_of(request, key, owner)
+            if twin is not None:
+                return twin
+            admission.free_key(start.engine, key)
+        admission.check_limits(request, owner)
+    except TROUBLE as error:
+        if is_tried_again(request, error):
+            raise
+        log.exception("nobody can tell whether a job may start")
+        return errors.unavailable(request)
     visitor = None if owner is not None else visitor_of(request, create=True)
     changes = {}
     if facts.csrf_possible(request):

@@ -299,8 +299,6 @@ class Documents:
             body = dumps(document(request, entry))
             return body, etag_of(body)
         progress = entry.progress
-        if progress is not None and not state.ended:
-            progress._p_activate()
         key = (job.id, base, request.locale_name)
         serials = (
             state._p_serial,

@@ -33,8 +33,8 @@ from asyncview.pyramid.identity import subview_url
 from asyncview.pyramid.status import json_response
 from asyncview.pyramid.status import private
 from asyncview.pyramid.stored import stored_response
-from asyncview.store import TROUBLE
 from asyncview.store import Store
+from asyncview.trouble import TROUBLE
 
 log = logging.getLogger("asyncview.view")
 

@@ -18,7 +18,7 @@ from asyncview.pyramid.start import JOB
 from asyncview.pyramid.start import SAFE_METHODS
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import Start
-from asyncview.store import TROUBLE
+from asyncview.trouble import TROUBLE
 
 Handler = Callable[[Request], Response]
 
