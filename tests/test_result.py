@@ -54,6 +54,17 @@ class Made(BaseAsyncView):
         response.cache_control = "max-age=60"
         return response
 
+    def picture(self):
+        return Response("<svg/>", content_type="image/svg+xml", charset="utf-8")
+
+    def page(self):
+        return Response("<p>of a user</p>")
+
+    def to_be_sniffed(self):
+        response = Response(b"?")
+        response.headers["X-Content-Type-Options"] = "own"
+        return response
+
     def refusal(self):
         return Response(BLOB, status=404)
 
@@ -125,6 +136,20 @@ def test_no_header_is_made_up(ask, result_of):
     status, headers, body = ask(result_of("bare"))
     assert (status, body) == (200, b"no type")
     assert "Content-Type" not in headers
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["small", "nothing", "empty", "blob", "refusal", "redirect"] + ["picture", "page"],
+)
+def test_no_browser_takes_it_for_something_else(site, result_of, kind):
+    response = site.app.get(result_of(kind), expect_errors=True)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_what_the_job_says_about_that_counts(site, result_of):
+    response = site.app.get(result_of("to_be_sniffed"))
+    assert response.headers.getall("X-Content-Type-Options") == ["own"]
 
 
 @pytest.mark.parametrize("kind", ["nothing", "empty"])

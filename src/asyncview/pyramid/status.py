@@ -342,8 +342,12 @@ def json_body(body: bytes, status: int = 200) -> Response:
 
 
 def private(response: Response, cache: str = "private, no-store") -> Response:
-    """Nobody else's; ``cache`` where the response does not say itself."""
+    """Nobody else's, and of the type that it says.
+
+    ``cache``, and all else, where the response does not say itself.
+    """
     headers = response.headers
+    headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.setdefault("Cache-Control", cache)
     headers.setdefault("Referrer-Policy", "same-origin")
     vary = headers.get("Vary")
