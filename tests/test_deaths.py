@@ -298,6 +298,80 @@ def test_pool_that_can_not_grow_leaves_the_job_to_the_sweep(hanging, monkeypatch
     eventually(lambda: site.status("/quick", process_id)["status"] == "completed")
 
 
+class Parting(BaseAsyncView):
+    """Comes to an end as it is told, but not away from there."""
+
+    @property
+    def max_runtime(self):
+        return 0.05 if "limit" in self.request.params else None
+
+    def __run__(self):
+        how = self.request.params["how"]
+        if how == "failed":
+            raise ValueError("as it was told")
+        if how in ("timeout", "queued"):
+            self.request.registry.gate.wait(PATIENCE)
+        return b"done"
+
+    def on_end(self, status):
+        assert self.request.registry.gate.wait(PATIENCE)
+
+
+@pytest.fixture
+def parting(make_site, gate):
+    def configure(config):
+        config.registry.gate = gate
+        config.add_async_view(Parting, "parting")
+        config.add_async_view(Quick, "quick")
+
+    return make_site(configure, asyncview__threads="1")
+
+
+@pytest.mark.parametrize("how", ["completed", "failed"])
+def test_thread_that_on_end_keeps_is_counted_and_replaced(parting, gate, how, caplog):
+    site = parting
+    process_id = site.start("/parting", {"how": how, "limit": "1"})
+    eventually(lambda: site.engine.leaked == 1)
+    assert "threads lost in this way: 1" in caplog.text
+    assert site.status("/parting", process_id)["status"] == how
+    assert site.run("/quick")["status"] == "completed"
+    gate.set()
+    eventually(lambda: site.engine.leaked == 0)
+    assert site.status("/parting", process_id)["status"] == how
+
+
+def test_thread_of_its_own_that_on_end_keeps_is_counted(parting, gate, caplog):
+    site = parting
+    process_id = site.start("/parting", {"how": "timeout", "limit": "1"})
+    # That of the job, and that in which its view is told.
+    eventually(lambda: site.engine.leaked == 2)
+    assert caplog.text.count("keeps asyncview-end") == 1
+    assert site.status("/parting", process_id)["error"]["reason"] == "timeout"
+    gate.set()
+    eventually(lambda: site.engine.leaked == 0)
+    assert "gave asyncview-end back" in caplog.text
+
+
+def test_thread_of_its_own_is_counted_for_a_job_that_never_ran(parting, gate):
+    site = parting
+    site.start("/parting", {"how": "queued"})
+    process_id = site.start("/parting", {"how": "completed", "limit": "1"})
+    site.app.post(f"/parting/cancel?process_id={process_id}", status=303)
+    eventually(lambda: site.engine.leaked == 1)
+    gate.set()
+    eventually(lambda: site.engine.leaked == 0)
+
+
+def test_on_end_of_a_job_without_a_limit_has_none(parting, gate):
+    site = parting.by_hand()
+    process_id = site.start("/parting", {"how": "completed"})
+    eventually(lambda: site.status("/parting", process_id)["status"] == "completed")
+    pulse = site.engine.pulse
+    pulse._monotonic = lambda: float("inf")
+    pulse.beat()
+    assert site.engine.leaked == 0
+
+
 # What a job hands to the pulse
 
 

@@ -48,7 +48,7 @@ LAYERS = """
     pulse
     rescue
     runner tidying
-    dispatch zeo
+    apart dispatch zeo
     ticket
     session
     task

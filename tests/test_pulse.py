@@ -663,9 +663,9 @@ def test_end_by_a_crash_is_told_once_and_a_restart_is_no_end(
         pulse.sweep()
         pulse._monotonic.now += 61
         pulse.sweep()
-        site.engine.runner.join(PATIENCE)
+        site.engine.runner.apart.join(PATIENCE)
     pulse.sweep()
-    site.engine.runner.join(PATIENCE)
+    site.engine.runner.apart.join(PATIENCE)
     assert entry_facts(site, process_id)[:2] == ("failed", "interrupted")
     assert Told.ended == ["failed"]
 

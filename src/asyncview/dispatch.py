@@ -123,6 +123,7 @@ class Live:
         self._lock = threading.Lock()
         self._sessions: dict[str, ProgressSession] = {}
         self._deadlines: dict[str, float] = {}
+        self._parting: set[str] = set()
         self._events: dict[str, list[threading.Event]] = {}
         self._switch_interval = switch_interval
         self._switched: float | None = None
@@ -143,11 +144,24 @@ class Live:
             if deadline is not None:
                 self._deadlines[session.id] = deadline
 
+    def part(self, id: str, deadline: float | None) -> None:
+        """A job has ended; its view is told, for as long as ``deadline`` says."""
+        with self._lock:
+            if id in self._sessions:
+                self._parting.add(id)
+                self._deadlines.pop(id, None)
+                if deadline is not None:
+                    self._deadlines[id] = deadline
+
+    def is_parting(self, id: str) -> bool:
+        return id in self._parting
+
     def end(self, id: str) -> None:
         """A job has ended, or is no longer this process's."""
         with self._lock:
             self._sessions.pop(id, None)
             self._deadlines.pop(id, None)
+            self._parting.discard(id)
             if not self._sessions and self._switched is not None:
                 sys.setswitchinterval(self._switched)
                 self._switched = None

@@ -207,8 +207,11 @@ class Engine:
 
     @property
     def leaked(self) -> int:
-        """Threads of this process that jobs past their ``max_runtime`` still keep."""
-        leaked: int = self.executor.leaked
+        """Threads of this process that jobs past their ``max_runtime`` still keep.
+
+        Those that their ``on_end`` keeps for as long are among them.
+        """
+        leaked: int = self.executor.leaked + self.runner.apart.leaked
         return leaked
 
     def close(self, drain: float | None = None) -> None:
@@ -243,7 +246,7 @@ class Engine:
                 self.pulse.rescue.take(str(session.id), INTERRUPTED)
             except Exception:
                 log.exception("%.6s… could not be marked", session.id)
-        self.runner.join(LAST_WORDS)
+        self.runner.apart.join(LAST_WORDS)
         self.pulse.stop(timeout=LAST_WORDS)
 
     def idle(self) -> None:
@@ -255,7 +258,7 @@ class Engine:
         return self.workers.join(max(end - time.monotonic(), 0.0)) and executed
 
     def _busy(self) -> bool:
-        return bool(len(self.live) or self.executor.busy())
+        return bool(len(self.live) or self.executor.busy() or self.runner.apart.busy)
 
 
 def staging_for(settings: Settings, db: DB) -> Staging | None:

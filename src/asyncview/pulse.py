@@ -177,6 +177,7 @@ class Pulse:
         """One transaction for all that is new; none if nothing is."""
         for session in self.live.overdue(self._monotonic()):
             self._guarded(self._time_out, session)
+        self.runner.apart.give_up(self._monotonic())
         now = self.runner.clock()
         for session in self.live.sessions():
             # One that can't be looked at must not cost the others their heartbeat.
@@ -254,10 +255,11 @@ class Pulse:
         return float((job.state.finished or job.created) + keep)
 
     def _time_out(self, session: ProgressSession) -> None:
-        """A job has run for longer than its view allows."""
+        """A job has run for longer than its view allows, or its ``on_end`` has."""
         session.stop()
-        if self.rescue.take(str(session.id), TIMEOUT) is not None:
-            self._abandon(str(session.id))
+        id = str(session.id)
+        if self.live.is_parting(id) or self.rescue.take(id, TIMEOUT) is not None:
+            self._abandon(id)
 
     def _look_for_cancel(self) -> None:
         sessions = self.live.sessions()

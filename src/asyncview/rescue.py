@@ -161,7 +161,7 @@ class Rescue:
         )
         for ticket in orphans:
             if failed:
-                runner.finish_apart(ticket, status)
+                runner.apart.tell(ticket, status)
             else:
                 ticket.close()
         return status

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ZODB.Connection import Connection
 from ZODB.DB import DB
 
+from asyncview.apart import Apart
 from asyncview.dispatch import Gates
 from asyncview.dispatch import Live
 from asyncview.exceptions import Fenced
@@ -75,7 +76,7 @@ class Runner:
         #: Set when the process wants to end: nothing waits any more.
         self.closing = threading.Event()
         self._gates = Gates()
-        self._apart: set[threading.Thread] = set()
+        self.apart = Apart(self.finish)
         self._briefs: dict[str, Brief] = {}
         #: Of claims that may or may not be stored.
         self._tokens: dict[str, str] = {}
@@ -255,7 +256,7 @@ class Runner:
             log.info("%s", said)
             self.live.end(id)
         for ticket in orphans:
-            self.finish_apart(ticket, CANCELLED)
+            self.apart.tell(ticket, CANCELLED)
 
     # Run
 
@@ -443,6 +444,7 @@ class Runner:
 
     def finish(self, ticket: Ticket, status: str) -> None:
         """Call the view's ``on_end`` in a replay of its own, at most once."""
+        self.part(ticket)
         ticket.renew(ticket.attempt)
         ticket.ending = status
         try:
@@ -450,29 +452,9 @@ class Runner:
         except BaseException:
             log.exception("on_end of %s raised; the job stays %s", ticket, status)
 
-    def finish_apart(self, ticket: Ticket, status: str) -> None:
-        """The same in a thread of its own, for callers that must not wait."""
-
-        def run() -> None:
-            self.finish(ticket, status)
-            ticket.close()
-            self._apart.discard(thread)
-
-        thread = threading.Thread(target=run, name="asyncview-end", daemon=True)
-        self._apart.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:
-            # Since Python 3.12 an interpreter that exits starts none.
-            self._apart.discard(thread)
-            ticket.close()
-            log.exception("on_end of %s could not be called", ticket)
-
-    def join(self, timeout: float) -> None:
-        """Wait so many seconds at most for what runs in threads of its own."""
-        end = time.monotonic() + timeout
-        for thread in list(self._apart):
-            thread.join(max(end - time.monotonic(), 0.0))
+    def part(self, ticket: Ticket) -> None:
+        """A job has ended, and its view is told: that may take as long as the job."""
+        self.live.part(ticket.id, ticket.limit(time.monotonic()))
 
     def _log_failure(self, ticket: Ticket, failure: Failure) -> None:
         expected = failure.reason in (ABORTED, INTERRUPTED)

@@ -159,8 +159,12 @@ class Ticket:
     @property
     def deadline(self) -> float | None:
         """When, by ``time.monotonic``, the job has run for too long; None: never."""
+        return self.limit(self.begun)
+
+    def limit(self, begun: float) -> float | None:
+        """When what began then has taken longer than the view allows."""
         limit = self.terms.get("max_runtime")
-        return None if limit is None else self.begun + float(limit)
+        return None if limit is None else begun + float(limit)
 
     def refuse(self, why: str) -> None:
         """Say why ``__run__`` will not be entered."""

@@ -213,6 +213,7 @@ class Attempt:
         view = self.request.environ.get(VIEW)
         if view is None or not self.ticket.term("on_end"):
             return
+        self.engine.runner.part(self.ticket)
         sign(self.tm.begin(), self.ticket)
         try:
             view.on_end(COMPLETED)
