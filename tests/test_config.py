@@ -1,5 +1,7 @@
 """The configuration: what it takes, and what it refuses with a sentence."""
 
+import asyncio
+
 import pytest
 import transaction
 from conftest import Root
@@ -12,6 +14,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.response import Response
 from pyramid.scripting import prepare
 from pyramid.tweens import EXCVIEW
+from pyramid.view import view_config
 
 import asyncview
 from asyncview import AsyncViewError
@@ -72,6 +75,62 @@ def test_options_under_which_subviews_are_not_reached(make_site, options, senten
 def test_options_that_any_view_may_have(make_site, options):
     site = make_site(add(**options))
     assert site.run("/work")["status"] == "completed"
+
+
+async def coroutine(self, *args):
+    pass
+
+
+def generator(self, *args):
+    yield b"a part"
+
+
+async def asynchronous_generator(self, *args):
+    yield b"a part"
+
+
+@pytest.mark.parametrize(
+    "name", ["__run__", "run_process", "initial_page", "processing_page", "on_end"]
+)
+@pytest.mark.parametrize("func", [coroutine, generator, asynchronous_generator])
+@pytest.mark.parametrize("way", ["add_view", "add_async_view", "route"])
+def test_what_would_only_be_made_and_not_run_is_refused(make_site, name, func, way):
+    view = type("Report", (Work,), {name: func})
+
+    def configure(config):
+        if way == "add_view":
+            config.add_view(view, name="report")
+        elif way == "add_async_view":
+            config.add_async_view(view, "report")
+        else:
+            config.add_async_view(view, pattern="/report")
+
+    kind = "a generator" if func is generator else "asynchronous"
+    refused(make_site, configure, rf"Report\.{name} is {kind}, .* def {name}\(self")
+
+
+@view_config(name="decorated", _category="to be refused")
+class Decorated(Work):
+    async def __run__(self):
+        pass
+
+
+def test_what_is_decorated_is_refused_likewise(make_site):
+    def configure(config):
+        config.scan(__name__, categories=["to be refused"])
+
+    refused(make_site, configure, "Decorated.__run__ is asynchronous")
+
+
+def test_a_coroutine_may_be_run_by_a_plain_function(make_site):
+    async def work():
+        return "it is completed"
+
+    class Report(Work):
+        def __run__(self):
+            return asyncio.run(work())
+
+    works(make_site(lambda config: config.add_view(Report, name="work")))
 
 
 def test_other_views_are_let_alone(make_site):

@@ -23,6 +23,9 @@ RUNTIME = (
     "keep",
 )
 
+#: What is called, and so must do its work when it is called.
+CALLED = ("__run__", "run_process", "initial_page", "processing_page", "on_end")
+
 TEXTS = frozenset({"label", "success_msg", "error_msg"})
 ADDRESSES = frozenset({"success_url", "error_url"})
 
@@ -46,11 +49,30 @@ def terms_of(view: Any, names: Iterable[str] = SAID) -> dict[str, Any]:
 
 
 def check_class(cls: type, hosts: tuple[str, ...]) -> None:
-    """ValueError for what can't be kept, where the class says it without a property."""
+    """ValueError for what can't be run, and for what can't be kept.
+
+    The latter where the class says it without a property.
+    """
+    for name in CALLED:
+        _check_called(cls, name)
     for name in SAID:
         value = inspect.getattr_static(cls, name)
         if name not in TEXTS and not hasattr(value, "__get__"):
             _kept(cls, name, value, hosts)
+
+
+def _check_called(cls: type, name: str) -> None:
+    func = getattr(cls, name, None)
+    if inspect.iscoroutinefunction(func) or inspect.isasyncgenfunction(func):
+        kind, cure = "asynchronous", "call asyncio.run in it"
+    elif inspect.isgeneratorfunction(func):
+        kind, cure = "a generator", "return a Response(app_iter=...) for parts"
+    else:
+        return
+    raise ValueError(
+        f"{cls.__name__}.{name} is {kind}, and calling it would run nothing: make it a"
+        f" plain def {name}(self, ...), and {cure}"
+    )
 
 
 def _kept(cls: type, name: str, value: Any, hosts: tuple[str, ...]) -> Any:
