@@ -232,6 +232,21 @@ def test_one_view_by_other_spellings_of_its_address(site, path):
     assert doc["next_url"] == f"{base}/result?process_id={process_id}"
 
 
+def test_an_address_that_no_browser_keeps_starts_nothing(make_site):
+    """Its dots would be resolved in all links, which then were another view's."""
+    site = make_site(configure, root_factory=folders)
+    site.app.get("/work")
+    site.engine.prepare()
+    before = site.db.lastTransaction()
+    for path in ("/a/../work", "/./work", "/a/./work", "/a/b/../../work"):
+        for accept in ("text/html", "application/json"):
+            site.app.post(path, headers={"Accept": accept}, status=400)
+        # Who looks is shown the page, with a form that leads to the view.
+        site.app.get(path)
+    assert site.db.lastTransaction() == before
+    assert site.run("/a/work")["status"] == "completed"
+
+
 @pytest.mark.parametrize(("subview", "method"), REQUESTS)
 def test_the_views_own_permission_holds(site, subview, method):
     ann = site.browser(REMOTE_USER="ann")

@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Any
 
+from pyramid.httpexceptions import HTTPBadRequest
 from pyramid.response import Response
 
 from asyncview.exceptions import AsyncViewError
@@ -16,6 +17,7 @@ from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.facts import facts_of
 from asyncview.pyramid.facts import is_cross_site
 from asyncview.pyramid.identity import context_identity
+from asyncview.pyramid.identity import has_dots
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.identity import view_identity
 from asyncview.pyramid.identity import visitor_of
@@ -36,7 +38,8 @@ log = logging.getLogger("asyncview.start")
 def ask(view: Any, terms: dict[str, Any]) -> Response:
     """Ask for a job of ``view`` in its request's transaction; where to look for it.
 
-    AsyncViewError where there is no such transaction, QueueFull over a limit.
+    AsyncViewError where there is no such transaction, QueueFull over a limit,
+    HTTPBadRequest where no link would lead to the job.
     """
     request = view.request
     facts: ViewFacts = facts_of(request)
@@ -52,6 +55,9 @@ def ask(view: Any, terms: dict[str, Any]) -> Response:
             "a job can only be started in a request that passes asyncview's"
             " tweens and has an active transaction"
         )
+    if has_dots(request):
+        # Pyramid's own: the page of ours for it would have such links, too.
+        raise HTTPBadRequest("an address with . or .. in it starts nothing")
     owner = owner_of(request)
     key = exclusive_key(view)
     settings = start.engine.settings

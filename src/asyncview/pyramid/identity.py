@@ -36,6 +36,11 @@ def own_path(request: Request) -> str:
     return path
 
 
+def has_dots(request: Request) -> bool:
+    """Whether a browser would take the view's address for another one."""
+    return not {".", ".."}.isdisjoint(own_path(request).split("/"))
+
+
 def own_url(request: Request) -> str:
     """The view's own address, path-absolute and quoted, SCRIPT_NAME included."""
     return quote(request.script_name + own_path(request), PATH_SAFE) or "/"
