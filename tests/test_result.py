@@ -140,7 +140,7 @@ def test_no_header_is_made_up(ask, result_of):
 
 @pytest.mark.parametrize(
     "kind",
-    ["small", "nothing", "empty", "blob", "refusal", "redirect"] + ["picture", "page"],
+    ["small", "nothing", "empty", "blob", "refusal", "redirect", "picture", "page"],
 )
 def test_no_browser_takes_it_for_something_else(site, result_of, kind):
     response = site.app.get(result_of(kind), expect_errors=True)
