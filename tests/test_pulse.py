@@ -607,6 +607,29 @@ def test_worker_whose_counter_moves_is_alive_however_slow(dying):
     assert entry_facts(site, process_id)[0] == "running"
 
 
+@pytest.mark.parametrize("hours", [1, -1, 24 * 365, -24 * 365])
+@pytest.mark.parametrize("whose", ["observer", "worker"])
+def test_verdict_comes_after_a_lease_whatever_the_clocks_say(dying, hours, whose):
+    site, process_id = dying()
+    pulse, clock = site.engine.pulse, Clock(time.time())
+    site.engine.runner.clock = clock
+    if whose == "worker":
+        # What it has written is of another time.
+        def claim_at(registry):
+            registry.find(process_id).job.state.started = clock.now + hours * 3600
+
+        change(site, claim_at)
+    pulse.sweep()
+    if whose == "observer":
+        clock.now += hours * 3600
+    pulse._monotonic.now += 59
+    pulse.sweep()
+    assert entry_facts(site, process_id)[0] == "running"
+    pulse._monotonic.now += 2
+    pulse.sweep()
+    assert entry_facts(site, process_id)[:2] == ("failed", "interrupted")
+
+
 def test_counter_is_read_again_in_the_transaction_that_takes_the_job(dying):
     site, process_id = dying()
     pulse = site.engine.pulse

@@ -5,9 +5,11 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 import zodbpickle.fastpickle
+from persistent.mapping import PersistentMapping
 from ZODB.FileStorage import FileStorage
 from ZODB.utils import p64
 
@@ -290,6 +292,47 @@ def test_second_of_two_workers_is_refused(make_site, gate):
 
     with pytest.raises(InvalidTransition):
         transact(site.db, claim)
+
+
+def test_each_claim_has_a_token_of_its_own(make_site):
+    site = make_site(talk)
+    before = time.time()
+    claims = [state_of(site, site.run("/talk")["process_id"]) for _ in range(20)]
+    assert {state.worker for state in claims} == {site.engine.runner.worker}
+    assert len({state.token for state in claims}) == 20
+    assert all(len(state.token) == 12 for state in claims)
+    assert all(before <= state.started <= time.time() for state in claims)
+
+
+def state_of(site, process_id):
+    with reading(site.db) as connection:
+        state = store_of(connection, "tests").find(process_id).job.state
+        state._p_activate()
+        return state
+
+
+def test_end_is_in_the_transaction_of_the_work(make_site):
+    class Working(BaseAsyncView):
+        def __run__(self):
+            self.context.data["work"] = PersistentMapping()
+            if "big" in self.request.params:
+                return b"b" * 70_000
+
+    site = make_site(lambda config: config.add_async_view(Working, "working"))
+    for params in ("", "big=1"):
+        process_id = site.run("/working", params)["process_id"]
+        with reading(site.db) as connection:
+            work = connection.root()["work"]
+            state = store_of(connection, "tests").find(process_id).job.state
+            for record in (work, state):
+                record._p_activate()
+            assert work._p_serial == state._p_serial > p64(0)
+
+
+def test_each_process_is_another_worker(make_site):
+    """Also where two have the same pid, host and time."""
+    sites = [make_site(talk, storage=f"memory://{number}") for number in range(5)]
+    assert len({site.engine.runner.worker for site in sites}) == 5
 
 
 def test_tombstone_holds_nothing_of_what_the_job_said(make_site):

@@ -169,7 +169,11 @@ def run_later(site, gate, before):
     gate.set()
     site.wait(id)
     site.policy.expired = False
-    return site.status("/wait", id), id
+    permits = site.policy.permits
+    site.policy.permits = lambda *args: True
+    doc = site.status("/wait", id)
+    site.policy.permits = permits
+    return doc, id
 
 
 def test_the_replay_has_the_users_identity(ticketed, gate):
@@ -192,6 +196,20 @@ def test_a_job_whose_user_is_gone_is_not_entered(
     site = ticketed(configure, permission=permission)
     doc, _ = run_later(site, gate, lambda: setattr(site.policy, "expired", True))
     assert (doc["status"], doc["error"]["reason"]) == ("failed", "not_reached")
+
+
+def test_a_user_who_may_no_longer_is_not_let_in(ticketed, gate, monkeypatch):
+    """Still logged in, and asked for again as the one who started the job."""
+    site = ticketed(permission="work")
+
+    def dismiss():
+        monkeypatch.setattr(Place, "__acl__", ())
+
+    _, id = run_later(site, gate, dismiss)
+    with reading(site.db) as connection:
+        state = store_of(connection, "tests").find(id).job.state
+        assert (state.status, state.failure.reason) == ("failed", "not_reached")
+        assert state.failure.type == "HTTPForbidden"
 
 
 def test_a_user_of_another_type_is_another_user(make_site):

@@ -1,38 +1,18 @@
 """What the systems before this one could do, and what was wrong: a test for each."""
 
-import ast
 import inspect
 import re
-from functools import cache
-from pathlib import Path
 
 import pytest
+from tables import HERE
+from tables import NAME
+from tables import lines
+from tables import missing
+from tables import misspelt
 
 import asyncview
 
-HERE = Path(__file__).parent
 TABLE = (HERE / "seeds.rst").read_text("utf-8")
-NAME = re.compile(r"``([\w/]+\.py)::(\w+)``")
-
-
-@cache
-def names_of(path):
-    """The names of the tests of one file."""
-    tree = ast.parse((HERE / path).read_text("utf-8"))
-    return {
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
-
-
-def missing(text):
-    """What is named in the text, and is no test."""
-    return [
-        f"{path}::{name}"
-        for path, name in NAME.findall(text)
-        if not (HERE / path).is_file() or name not in names_of(path)
-    ]
 
 
 def sections():
@@ -62,15 +42,14 @@ def test_each_of_the_five_is_there():
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_line_names_a_test(section):
-    lines = re.split(r"^- ", SECTIONS[section], flags=re.MULTILINE)[1:]
-    assert len(lines) > 8
-    for line in lines:
+    found = lines(SECTIONS[section])
+    assert len(found) > 8
+    for line in found:
         assert NAME.search(line), line
 
 
 def test_what_is_named_is_written_so_that_it_is_found():
-    # Every literal with the name of a test is one that the pattern reads.
-    assert TABLE.count("::test_") == len(NAME.findall(TABLE))
+    assert misspelt(TABLE) == 0
 
 
 @pytest.mark.parametrize("name", asyncview.__all__)

@@ -4,12 +4,14 @@ import json
 import threading
 
 import pytest
+from conftest import PATIENCE
 from conftest import eventually
 from people import Work
 from people import job_that_is
 from people import let_go
 from people import working
 
+from asyncview import BaseAsyncView
 from asyncview.store import reading
 from asyncview.store import store_of
 
@@ -512,6 +514,28 @@ def test_a_running_job_is_cancelled(site):
     assert_private(response)
     site.wait(process_id)
     assert site.status("/work", process_id)["status"] == "cancelled"
+
+
+def test_a_wish_to_stop_that_is_not_noticed_changes_no_end(make_site, gate):
+    class Deaf(BaseAsyncView):
+        def __run__(self):
+            self.request.registry.entered.release()
+            gate.wait(PATIENCE)
+            return "as it ends"
+
+    def configure(config):
+        working(config, gate)
+        config.add_async_view(Deaf, "deaf")
+
+    site = make_site(configure)
+    process_id = site.start("/deaf")
+    assert site.registry.entered.acquire(timeout=PATIENCE)
+    site.app.post(f"/deaf/cancel?process_id={process_id}", status=303)
+    assert site.status("/deaf", process_id)["cancel_requested"] is True
+    gate.set()
+    site.wait(process_id)
+    assert site.status("/deaf", process_id)["status"] == "completed"
+    assert site.result("/deaf", process_id).text == "as it ends"
 
 
 def test_an_api_client_hears_that_the_job_will_stop(site):
