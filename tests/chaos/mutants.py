@@ -68,7 +68,7 @@ def except_exception():
                 self._runner.run(ticket)
             finally:
                 with self._changed:
-                    self._working.discard(ticket)
+                    self._working.pop(ticket, None)
 
     def run(self, ticket):
         try:
