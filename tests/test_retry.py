@@ -174,8 +174,8 @@ def test_a_transient_error_after_the_job_ended_its_transaction_is_seen(counting)
     assert site.run("/count")["attempt"] == 2
 
 
-def test_a_lost_answer_that_may_be_tried_again_is_looked_up_first(counting):
-    site = counting()
+def lost_answers(site):
+    """Has the next commit of a thread that sets ``now`` stored, and fail."""
     finish = site.db.storage.tpc_finish
     armed = threading.local()
 
@@ -188,6 +188,12 @@ def test_a_lost_answer_that_may_be_tried_again_is_looked_up_first(counting):
         return tid
 
     site.db.storage.tpc_finish = tpc_finish
+    return armed
+
+
+def test_a_lost_answer_that_may_be_tried_again_is_looked_up_first(counting):
+    site = counting()
+    armed = lost_answers(site)
 
     def run(view, work):
         work["mine"] = work.get("mine", 0) + 1
@@ -279,17 +285,7 @@ def test_a_checkpoint_that_conflicts_has_stored_nothing_and_is_tried_again(count
 
 def test_a_checkpoint_in_doubt_is_not_run_again(counting):
     site = counting()
-    finish = site.db.storage.tpc_finish
-    armed = threading.local()
-
-    def tpc_finish(*arguments):
-        tid = finish(*arguments)
-        if getattr(armed, "now", False):
-            armed.now = False
-            raise TransientError("the connection was lost")
-        return tid
-
-    site.db.storage.tpc_finish = tpc_finish
+    armed = lost_answers(site)
 
     def run(view, work):
         work["mine"] = work.get("mine", 0) + 1

@@ -163,8 +163,8 @@ def test_wish_to_cancel_comes_too_late_for_a_job_that_is_filed(db, both):
     assert unfinished(db) == {other: False}
 
 
-def test_wish_to_cancel_meets_progress_and_the_end_without_a_conflict(db, both):
-    (id,) = ids_of_one_shard(1)
+def running(db, id):
+    """Store a job that runs; gives what a store is told for its progress."""
     stored(db, id)
     transact(
         db,
@@ -178,6 +178,12 @@ def test_wish_to_cancel_meets_progress_and_the_end_without_a_conflict(db, both):
     def say(store):
         store.find(id).progress.snapshot = NOTHING._replace(version=1)
 
+    return say
+
+
+def test_wish_to_cancel_meets_progress_and_the_end_without_a_conflict(db, both):
+    (id,) = ids_of_one_shard(1)
+    say = running(db, id)
     both(say, lambda store: store.ask_cancel(id))
     both(
         lambda store: store.find(id).job.state.cancel(NOTHING, 2.0),
@@ -188,19 +194,7 @@ def test_wish_to_cancel_meets_progress_and_the_end_without_a_conflict(db, both):
 
 def test_progress_and_the_end_of_a_job_do_not_meet(db, both):
     (id,) = ids_of_one_shard(1)
-    stored(db, id)
-    transact(
-        db,
-        lambda connection: (
-            store_of(connection, "tests")
-            .find(id)
-            .job.state.claim("worker", "token", 1.0)
-        ),
-    )
-
-    def say(store):
-        store.find(id).progress.snapshot = NOTHING._replace(version=1)
-
+    say = running(db, id)
     both(say, lambda store: store.find(id).job.state.cancel(NOTHING, 2.0))
     with reading(db) as connection:
         assert store_of(connection, "tests").find(id).snapshot == NOTHING
