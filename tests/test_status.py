@@ -14,7 +14,7 @@ from people import working
 from transaction.interfaces import TransientError
 
 from asyncview import BaseAsyncView
-from asyncview.pyramid.status import dumps
+from asyncview.pyramid.answers import dumps
 
 NUMBER = (int, float)
 NONE = type(None)

@@ -11,17 +11,18 @@ from asyncview.engine import Engine
 from asyncview.exceptions import QueueFull
 from asyncview.i18n import _
 from asyncview.job import QUEUED
+from asyncview.pyramid import answers
 from asyncview.pyramid import errors
 from asyncview.pyramid import status
 from asyncview.pyramid.access import change
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import is_api
+from asyncview.pyramid.answers import json_response
+from asyncview.pyramid.answers import private
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import subview_url
 from asyncview.pyramid.identity import view_identity
 from asyncview.pyramid.identity import visitor_of
-from asyncview.pyramid.status import json_response
-from asyncview.pyramid.status import private
 from asyncview.shard import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
@@ -42,7 +43,7 @@ def started(request: Request, entry: Entry) -> Response:
     doc = status.document(request, entry)
     response = json_response(doc, 202)
     response.headers["Location"] = f"{doc['links']['completed']}&output_json=1"
-    response.headers["Retry-After"] = status.retry_after(request)
+    response.headers["Retry-After"] = answers.retry_after(request)
     return response
 
 
@@ -83,7 +84,7 @@ def twin_of(request: Request, key: str, owner: Any) -> Response | None:
         _("Too many jobs"),
         _("Somebody else is doing this at the moment. Please try again later."),
     )
-    response.headers["Retry-After"] = status.retry_after(request)
+    response.headers["Retry-After"] = answers.retry_after(request)
     return response
 
 

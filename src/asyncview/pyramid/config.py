@@ -27,6 +27,7 @@ from asyncview.pyramid import errors
 from asyncview.pyramid import pages
 from asyncview.pyramid import progress
 from asyncview.pyramid.access import check_readable
+from asyncview.pyramid.answers import private
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
@@ -34,7 +35,6 @@ from asyncview.pyramid.results import to_response
 from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
 from asyncview.pyramid.start import JOB
-from asyncview.pyramid.status import private
 from asyncview.pyramid.terms import check_class
 from asyncview.pyramid.uploads.directive import add_upload_endpoint
 from asyncview.pyramid.view import BaseAsyncView

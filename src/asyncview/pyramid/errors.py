@@ -13,11 +13,11 @@ from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
 from asyncview.i18n import _
+from asyncview.pyramid import answers
 from asyncview.pyramid import pages
-from asyncview.pyramid import status
 from asyncview.pyramid.access import is_api
+from asyncview.pyramid.answers import json_response
 from asyncview.pyramid.identity import own_url
-from asyncview.pyramid.status import json_response
 from asyncview.pyramid.uploads.answers import error_document
 
 
@@ -107,7 +107,7 @@ def unavailable(request: Request) -> Response:
         "The database does not answer at the moment. Please try again in a moment."
     )
     response = wrong(request, 503, _("Not available"), message)
-    response.headers["Retry-After"] = status.retry_after(request)
+    response.headers["Retry-After"] = answers.retry_after(request)
     return response
 
 

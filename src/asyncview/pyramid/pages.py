@@ -16,11 +16,11 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from asyncview.job import FINAL
+from asyncview.pyramid.answers import private
 from asyncview.pyramid.facts import csrf_field
 from asyncview.pyramid.facts import csrf_names
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.results import as_body
-from asyncview.pyramid.status import private
 
 TEMPLATES = "asyncview.templates:"
 NAMES = (

@@ -13,17 +13,18 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import NoSuchProcessError
 from asyncview.i18n import _
 from asyncview.job import Job
+from asyncview.pyramid import answers
 from asyncview.pyramid import pages
 from asyncview.pyramid import status
 from asyncview.pyramid.access import check_readable
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.access import is_asked
+from asyncview.pyramid.answers import json_response
+from asyncview.pyramid.answers import private
 from asyncview.pyramid.flash import flash
 from asyncview.pyramid.identity import PATH_SAFE
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
-from asyncview.pyramid.status import json_response
-from asyncview.pyramid.status import private
 from asyncview.shard import Entry
 from asyncview.store import reading
 from asyncview.store import store_of
@@ -56,15 +57,15 @@ def view(request: Request) -> Response:
         if paged and doc["next_url"]:
             # By way of the page, which shows the messages.
             doc["next_url"] = doc["links"]["processing"]
-    body = status.dumps(doc)
-    etag = status.etag_of(body)
+    body = answers.dumps(doc)
+    etag = answers.etag_of(body)
     if etag in request.if_none_match:
         response = Response(status=304)
     else:
-        response = status.json_body(body)
+        response = answers.json_body(body)
     response.etag = etag
     if not doc["finished"]:
-        response.headers["Retry-After"] = status.retry_after(request)
+        response.headers["Retry-After"] = answers.retry_after(request)
     return private(response, "private, no-cache")
 
 

@@ -1,8 +1,5 @@
 """The status document: one shape for polls, events, pages and API clients."""
 
-import hashlib
-import json
-import math
 import re
 import time
 from collections import OrderedDict
@@ -12,7 +9,6 @@ from datetime import timezone
 from typing import Any
 
 from pyramid.request import Request
-from pyramid.response import Response
 from pyramid_zodbconn import get_connection
 
 from asyncview.engine import Engine
@@ -25,6 +21,8 @@ from asyncview.job import RUNNING
 from asyncview.job import Job
 from asyncview.progress import Snapshot
 from asyncview.progress import TaskSnapshot
+from asyncview.pyramid.answers import dumps
+from asyncview.pyramid.answers import etag_of
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import subview_url
@@ -43,14 +41,8 @@ MESSAGES = {
 STOPPING = _("Stopping")
 UNSAFE = _("Something went wrong.")
 
-#: Whose they are, and in which language they speak.
-VARY = "Cookie, Accept-Language"
-
 #: More than a running job may show.
 NOT_YET = 99.9
-
-#: In JSON: what could end a script element, or a line of a script in old browsers.
-ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<\u2028\u2029"}
 
 
 def label_of(view: Any) -> Any:
@@ -272,17 +264,6 @@ def iso(seconds: float | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def dumps(value: Any) -> bytes:
-    """Strict JSON: no NaN, no half of a character, and no end of a script in it."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    # Some names of files have halves of surrogate pairs, which no parser need take.
-    return text.translate(ESCAPED).encode("utf-8", "replace")
-
-
-def etag_of(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=12).hexdigest()
-
-
 class Documents:
     """Documents as they were sent, by the serials of the records they are of."""
 
@@ -320,42 +301,3 @@ class Documents:
         while len(self._kept) > self._size:
             self._kept.popitem(last=False)
         return body, etag
-
-
-def retry_after(request: Request) -> str:
-    """Whole seconds until it is worth looking again."""
-    settings = request.registry.asyncview.engine.settings
-    return str(max(1, math.ceil(settings.poll_interval)))
-
-
-def json_response(value: Any, status: int = 200) -> Response:
-    return private(json_body(dumps(value), status))
-
-
-def json_body(body: bytes, status: int = 200) -> Response:
-    """JSON as a response, which no browser takes for something else."""
-    response = Response(
-        body, status=status, content_type="application/json", charset=None
-    )
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
-def private(response: Response, cache: str = "private, no-store") -> Response:
-    """Nobody else's, and of the type that it says.
-
-    ``cache``, and all else, where the response does not say itself.
-    """
-    headers = response.headers
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Cache-Control", cache)
-    headers.setdefault("Referrer-Policy", "same-origin")
-    vary = headers.get("Vary")
-    if vary is None:
-        headers["Vary"] = VARY
-    elif vary != VARY:
-        known = {each.strip().lower() for each in vary.split(",")}
-        if "*" not in known:
-            missing = [n for n in VARY.split(", ") if n.lower() not in known]
-            headers["Vary"] = ", ".join([vary, *missing])
-    return response

@@ -9,7 +9,7 @@ from pyramid.response import Response
 from asyncview.body import BLOCK
 from asyncview.outcome import Content
 from asyncview.outcome import Outcome
-from asyncview.pyramid.status import private
+from asyncview.pyramid.answers import private
 
 
 def stored_response(request: Request, outcome: Outcome) -> Response:

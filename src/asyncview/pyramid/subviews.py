@@ -13,6 +13,7 @@ from pyramid.response import Response
 from asyncview.engine import Engine
 from asyncview.i18n import _
 from asyncview.job import FAILED
+from asyncview.pyramid import answers
 from asyncview.pyramid import errors
 from asyncview.pyramid import pages
 from asyncview.pyramid import status
@@ -26,12 +27,12 @@ from asyncview.pyramid.access import is_api
 from asyncview.pyramid.access import is_asked
 from asyncview.pyramid.access import is_tried_again
 from asyncview.pyramid.access import process_id_of
+from asyncview.pyramid.answers import json_response
+from asyncview.pyramid.answers import private
 from asyncview.pyramid.facts import check_csrf
 from asyncview.pyramid.flash import flash
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import subview_url
-from asyncview.pyramid.status import json_response
-from asyncview.pyramid.status import private
 from asyncview.pyramid.stored import stored_response
 from asyncview.store import Store
 from asyncview.trouble import TROUBLE
@@ -111,11 +112,11 @@ def completed(view: Any, process_id: str) -> Response:
     if etag in request.if_none_match:
         response = Response(status=304)
     else:
-        response = status.json_body(body)
+        response = answers.json_body(body)
     response.etag = etag
     response.headers["Cache-Control"] = "private, no-cache"
     if not entry.job.state.ended:
-        response.headers["Retry-After"] = status.retry_after(request)
+        response.headers["Retry-After"] = answers.retry_after(request)
     return response
 
 
@@ -129,7 +130,7 @@ def events(view: Any, process_id: str) -> Response:
         return Response(status=204)
     body, _etag = request.registry.asyncview.documents.get(request, entry)
     name = state.status if state.ended else "progress"
-    wait = int(status.retry_after(request)) * 1000
+    wait = int(answers.retry_after(request)) * 1000
     text = f"retry: {wait}\nid: {version}\nevent: {name}\ndata: ".encode()
     response = Response(
         text + body + b"\n\n", content_type="text/event-stream", charset="utf-8"
@@ -168,7 +169,7 @@ def result(view: Any, process_id: str) -> Response:
         if not is_api(request):
             return _to_processing(request, process_id)
         response = json_response(status.document(request, entry), 202)
-        response.headers["Retry-After"] = status.retry_after(request)
+        response.headers["Retry-After"] = answers.retry_after(request)
         return response
     flash(request, job)
     if state.outcome is not None:

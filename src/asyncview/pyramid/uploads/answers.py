@@ -9,7 +9,7 @@ from asyncview.exceptions import UploadExpired
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
-from asyncview.pyramid.status import json_response
+from asyncview.pyramid.answers import json_response
 from asyncview.staged import Staged
 
 #: What the exceptions are in HTTP; an expired upload is known for a while.

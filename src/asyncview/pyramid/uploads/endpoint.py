@@ -12,9 +12,9 @@ from pyramid.response import Response
 
 from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
+from asyncview.pyramid.answers import json_response
 from asyncview.pyramid.facts import is_cross_site
 from asyncview.pyramid.start import SAFE_METHODS
-from asyncview.pyramid.status import json_response
 from asyncview.pyramid.uploads import filepond
 from asyncview.pyramid.uploads import gws
 from asyncview.pyramid.uploads import numbered

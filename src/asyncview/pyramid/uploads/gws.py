@@ -7,7 +7,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from asyncview.pyramid.access import engine_of
-from asyncview.pyramid.status import json_response
+from asyncview.pyramid.answers import json_response
 from asyncview.pyramid.uploads.incoming import body_of
 from asyncview.pyramid.uploads.incoming import content_of
 from asyncview.pyramid.uploads.incoming import digest_of

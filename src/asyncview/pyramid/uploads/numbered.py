@@ -13,8 +13,8 @@ from pyramid.response import Response
 
 from asyncview.exceptions import UploadRefused
 from asyncview.pyramid.access import engine_of
-from asyncview.pyramid.status import json_response
-from asyncview.pyramid.status import private
+from asyncview.pyramid.answers import json_response
+from asyncview.pyramid.answers import private
 from asyncview.pyramid.uploads.answers import ERRORS
 from asyncview.pyramid.uploads.answers import error_document
 from asyncview.pyramid.uploads.answers import facts_of_error
