@@ -132,6 +132,22 @@ def test_million_updates_are_no_million_writes(site, api):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tags", 5),
+        ("tasks", ["read"]),
+        ("tasks", {5: "Read"}),
+        ("keep", "soon"),
+        ("keep", -1),
+        ("success_url", "//evil.example"),
+    ],
+)
+def test_what_may_not_be_said_is_refused_by_its_name(api, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} = "):
+        api().create_session(**{name: value})
+
+
+@pytest.mark.parametrize(
     "terms",
     [
         {"success_url": "//evil.example"},
@@ -872,6 +888,17 @@ def test_script_makes_a_session_and_leaves_nothing_behind(db):
         assert store.crowd() == 0
         assert not store.leases
         assert made.id in store.finished
+
+
+def test_script_of_many_sessions_leaves_the_pool_as_it_was(db, caplog):
+    before = db.getPoolSize()
+    connection = db.open(transaction.TransactionManager(explicit=True))
+    for _ in range(3):
+        ProgressSession.create(connection).finish()
+    connection.close()
+    assert db.getPoolSize() == before
+    # It has no requests whose bodies would need a place.
+    assert caplog.text == ""
 
 
 def test_script_has_as_many_sessions_as_it_likes_at_once(db):

@@ -58,6 +58,9 @@ def engines_of(db: DB) -> Engines:
 class Engine:
     """The jobs of one application, as one process sees them."""
 
+    #: Whether it may have requests and jobs, and not only sessions.
+    serves = True
+
     def __init__(
         self,
         settings: Settings,
@@ -110,6 +113,12 @@ class Engine:
         self._looked = False
         self._prepared = False
         self._closed = False
+        if self.serves:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """For the requests and jobs of this process."""
+        db = self.db
         if not IBlobStorage.providedBy(db.storage):
             log.warning(
                 "the database has no place for blobs (blobstorage_dir): request bodies"
@@ -117,7 +126,7 @@ class Engine:
             )
         # A pool size is what the ZODB warns about, and no limit.  A request and a job
         # open a second connection for a moment, to look or for a short transaction.
-        db.setPoolSize(2 * (db.getPoolSize() + settings.threads) + 1)
+        db.setPoolSize(2 * (db.getPoolSize() + self.settings.threads) + 1)
 
     def look(self) -> None:
         """At each request; at the first of a process: are there jobs to look after?

@@ -92,7 +92,8 @@ class Keeper:
         if id is not None:
             ids.take(id)
         picked = ids.pick(ids.begin()) if id is None else id
-        session = ProgressSession(picked, tasks=kept["tasks"], keeper=self)
+        tasks = kept.get("tasks", ())
+        session = ProgressSession(picked, tasks=tasks, keeper=self)
         session.update(current, total, message)
         session.token = secrets.token_urlsafe(9)
 
@@ -178,19 +179,25 @@ class Keeper:
         return store.find(id) if store is not None and isinstance(id, str) else None
 
     def _terms(self, terms: dict[str, Any]) -> dict[str, Any]:
-        kept: dict[str, Any] = {
-            name: None if terms.get(name) is None else str(terms[name])
-            for name in ("success_msg", "error_msg")
+        readers: dict[str, Callable[[Any], Any]] = {
+            "success_msg": str,
+            "error_msg": str,
+            "success_url": self.address,
+            "error_url": self.address,
+            "label": said.label,
+            "tags": said.tags,
+            "keep": said.seconds,
+            "tasks": said.tasks,
         }
-        for name in ("success_url", "error_url"):
-            url = terms.get(name)
-            kept[name] = None if url is None else self.address(url)
-        kept["label"] = said.label(terms.get("label", ""))
-        kept["tags"] = said.tags(terms.get("tags", ()))
-        kept["keep"] = said.seconds(terms.get("keep"))
-        kept["tasks"] = said.tasks(terms.get("tasks"))
-        if not kept.keys() >= terms.keys():
-            raise TypeError(f"a session has no {', '.join(set(terms) - set(kept))}")
+        if not readers.keys() >= terms.keys():
+            raise TypeError(f"a session has no {', '.join(terms.keys() - readers)}")
+        kept = {}
+        for name, value in terms.items():
+            if value is not None:
+                try:
+                    kept[name] = readers[name](value)
+                except (TypeError, ValueError, OverflowError) as error:
+                    raise ValueError(f"{name} = {value!r:.200}: {error}") from None
         return kept
 
     def address(self, url: Any) -> str:

@@ -76,6 +76,8 @@ def no_executor(runner: Any, threads: int) -> NoExecutor:
 class ScriptEngine(Engine):
     """An engine that is there for as long as there are sessions in this process."""
 
+    serves = False
+
     def __init__(self, db: DB, name: str) -> None:
         settings = Settings(name=name, switch_interval=0.0)
         super().__init__(
