@@ -506,6 +506,24 @@ def test_session_that_is_lost_shows_its_handle_no_progress(site, api):
     assert made.to_dict() == api().get_session(made.id).to_dict()
 
 
+def test_session_without_a_database_ends_once_too():
+    session = ProgressSession()
+    session.fail("Refused")
+    with pytest.raises(InvalidTransition, match="has failed can't become complete"):
+        session.finish("Done")
+    assert (session.status, session.to_dict()["message"]) == ("error", "Refused")
+
+
+def test_work_says_once_how_it_ends(site, run):
+    def work(connection, session):
+        session.fail("No such file")
+        with pytest.raises(InvalidTransition):
+            session.finish("Done")
+
+    _, state = run(work)
+    assert (state.status, state.changed["error_msg"]) == ("failed", "No such file")
+
+
 def test_end_with_an_address_that_may_not_be_is_no_end(site, api):
     made = api().create_session()
     with pytest.raises(ValueError, match="evil"):

@@ -169,6 +169,21 @@ def test_stream_of_what_is_deleted_meanwhile_ends(make_site):
     assert lines(stream)[-1]["status"] in TERMINAL
 
 
+def test_stream_goes_on_at_its_pace_while_its_process_ends(api, site, monkeypatch):
+    """Of another process's session, say: it must not look without a pause."""
+    pauses = []
+    made = api.create_session(total=4)
+    stream = api.get_session(made.id).stream(60)
+    first = next(stream)
+    monkeypatch.setattr("asyncview.reader.time.sleep", pauses.append)
+    site.engine.runner.closing.set()
+    assert [next(stream) for _ in range(3)] == [first] * 3
+    assert len(pauses) == 3
+    assert min(pauses) > 0.01
+    made.finish()
+    assert lines(stream)[-1]["status"] == "complete"
+
+
 def test_stream_without_a_database_ends_with_its_session():
     session = ProgressSession()
     stream = session.stream(0)

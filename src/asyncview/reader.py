@@ -1,5 +1,6 @@
 """A session that only reads, of whatever process: always what is so now."""
 
+import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,9 @@ from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.told import Told
 from asyncview.told import as_dict
+
+#: Seconds between two looks, at most, when this process ends.
+CLOSING = 0.1
 
 ENDS = {COMPLETED: COMPLETE, FAILED: ERROR, CANCELLED: ERROR}
 
@@ -78,7 +82,9 @@ class SessionReader(Told):
         return None if store is None else store.find(self.id)
 
     def _wait(self, seconds: float) -> None:
-        self._runner.closing.wait(seconds)
+        if self._runner.closing.wait(seconds):
+            # The end is a matter of moments, or is told by the next process.
+            time.sleep(min(seconds, CLOSING))
 
 
 def told(entry: Entry) -> tuple[str, Snapshot]:

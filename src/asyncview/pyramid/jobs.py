@@ -1,4 +1,4 @@
-"""``request.asyncview``: jobs and sessions, as one request may see them."""
+"""``request.asyncview``: what one request may know and do of jobs and sessions."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ THE_USER = _TheUser()
 
 
 class Jobs:
-    """See DESIGN.md, 4.3 and 4.5."""
+    """Jobs, sessions and uploads that the user of a request may see."""
 
     def __init__(self, request: Request) -> None:
         self._request = request

@@ -120,7 +120,7 @@ def links(job: Job, base: str) -> dict[str, str]:
 
 
 def document(request: Request, entry: Entry, base: str | None = None) -> dict[str, Any]:
-    """The status document of DESIGN.md, 4.2: all keys, one type a key.
+    """The status document: all keys always, one type a key.
 
     ``base`` is the view's own address, the request's if None.
     """
