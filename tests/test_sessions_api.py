@@ -87,6 +87,50 @@ def test_session_is_stored_at_once_in_a_transaction_of_its_own(site, api):
     assert found.to_dict()["message"] == "Begins"
 
 
+FACTS = ("id", "label", "owner", "tags", "created", "started")
+
+
+def facts(session):
+    return [getattr(session, name) for name in FACTS]
+
+
+def test_session_tells_what_it_is_whoever_has_it(site, api):
+    made = api().create_session("mine", label="Import", tags=("members", 7))
+    state = state_of(site, "mine")
+    told = ["mine", "Import", "ann", ("members", "7"), state.started, state.started]
+    (running,) = api().running()
+    assert facts(made) == facts(running) == facts(api().get_session("mine")) == told
+    # Another process has it, as far as this one knows.
+    site.engine.runner.worker, own = "another", site.engine.runner.worker
+    site.engine.live.end("mine")
+    assert facts(api().open_session("mine")) == told
+    site.engine.runner.worker = own
+    assert facts(ProgressSession()) == [None, "", None, (), None, None]
+
+
+def test_session_of_a_job_tells_what_the_job_is(make_site):
+    seen = []
+
+    class Work(asyncview.BaseAsyncView):
+        label = "Yearly report"
+        tags = ("members",)
+
+        def __run__(self):
+            seen.append(facts(self.progress))
+
+    def configure(config):
+        config.set_security_policy(Policy())
+        config.add_async_view(Work, "work")
+
+    site = make_site(configure)
+    browser = site.browser(REMOTE_USER="ann")
+    document = site.run("/work", app=browser)
+    assert document["status"] == "completed"
+    reader = Jobs(request_of(site, "ann")).get_session(document["process_id"])
+    assert seen == [facts(reader)]
+    assert seen[0][1:4] == ["Yearly report", "ann", ("members",)]
+
+
 def test_what_is_said_is_seen_by_others_and_what_is_omitted_stays(api):
     made = api().create_session(current=1, total=4, message="Begins")
     found = api().get_session(made.id)

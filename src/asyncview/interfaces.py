@@ -218,6 +218,11 @@ class IProgressSession(ICount):
     what is said then is shown nowhere, and is no error.
     """
 
+    label = Attribute("What people call it (str)")
+    owner = Attribute("The userid as text; None: nobody's (str)")
+    tags = Attribute("Words to find it by (tuple of str)")
+    created = Attribute("Seconds since the epoch, UTC; None where it is kept nowhere")
+    started = Attribute("Likewise")
     status = Attribute("How it ended; before, error > complete > running > pending")
     overall_percent = Attribute("Weighted mean of the tasks, else of the counts (int)")
     has_error = Attribute("Whether a task failed, or the session (bool)")

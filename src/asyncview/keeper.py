@@ -41,6 +41,7 @@ from asyncview.store import Store
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
+from asyncview.told import facts_of
 
 log = logging.getLogger("asyncview.session")
 
@@ -119,6 +120,7 @@ class Keeper:
             assert job.state.live is not None
             job.state.live.snapshot = session.snapshot
             store.add(job)
+            session.facts = facts_of(job)
             return job.state
 
         try:
@@ -158,6 +160,7 @@ class Keeper:
                 id, last=entry.snapshot, tasks=entry.job.term("tasks"), keeper=self
             )
             opened.token = token
+            opened.facts = facts_of(entry.job)
             opened.resume(entry.snapshot)
             return opened
 

@@ -24,6 +24,7 @@ from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.told import Told
 from asyncview.told import as_dict
+from asyncview.told import facts_of
 
 #: Seconds between two looks, at most, when this process ends.
 CLOSING = 0.1
@@ -42,13 +43,7 @@ class SessionReader(Told):
         self._runner = runner
         self._watch = watch
         self.id = job.id
-        self.label: str = job.term("label")
-        self.tags: tuple[str, ...] = job.term("tags")
-        #: The userid as text, None for nobody.
-        self.owner = None if job.owner is None else job.owner[1]
-        #: Seconds since the epoch, UTC.
-        self.created = job.created
-        self.started = job.state.started
+        self.facts = facts_of(job)
         self._seen: tuple[str, Snapshot] = (RUNNING, NOTHING)
         self._finished: float | None = None
 

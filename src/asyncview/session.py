@@ -31,6 +31,7 @@ from asyncview.progress import Snapshot
 from asyncview.task import Result
 from asyncview.task import Task
 from asyncview.task import give
+from asyncview.told import Facts
 from asyncview.told import Told
 from asyncview.told import as_dict
 
@@ -54,6 +55,7 @@ class ProgressSession(Count, Told):
         "_lines",
         "_tasks",
         "declared",
+        "facts",
         "id",
         "managed",
         "token",
@@ -78,6 +80,7 @@ class ProgressSession(Count, Told):
         """
         super().__init__()
         self.id = id
+        self.facts = Facts()
         self._attempt = attempt
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._last = last

@@ -21,6 +21,7 @@ from asyncview.outcome import SMALL
 from asyncview.outcome import Content
 from asyncview.outcome import Outcome
 from asyncview.session import ProgressSession
+from asyncview.told import Facts
 
 
 class Brief(NamedTuple):
@@ -133,6 +134,7 @@ class Ticket:
         self.terms = brief.terms
         self.worker = worker
         self.token = token
+        self.claimed = now
         self.queued = now - brief.created
         self.first = attempt
         self.session = ProgressSession(self.id)
@@ -149,6 +151,10 @@ class Ticket:
         # Fresh, but for the version, which a page must not see go back.
         self.session = ProgressSession(
             self.id, attempt, self.session.snapshot, self.terms.get("tasks", ())
+        )
+        label, tags = self.term("label"), self.term("tags")
+        self.session.facts = Facts(
+            label, tags, self.owner, self.brief.created, self.claimed
         )
 
     def term(self, name: str) -> Any:

@@ -4,7 +4,9 @@ import json
 import time
 from collections.abc import Iterator
 from typing import Any
+from typing import NamedTuple
 
+from asyncview.job import Job
 from asyncview.progress import COMPLETE
 from asyncview.progress import ERROR
 from asyncview.progress import RUNNING
@@ -31,10 +33,52 @@ def as_dict(id: str | None, status: str, last: Snapshot, now: float) -> dict[str
     }
 
 
+class Facts(NamedTuple):
+    """What is known of a session besides its progress; as its record has it."""
+
+    label: str = ""
+    tags: tuple[str, ...] = ()
+    owner: tuple[str, str] | None = None
+    created: float | None = None
+    started: float | None = None
+
+
+def facts_of(job: Job) -> Facts:
+    label, tags = job.term("label"), job.term("tags")
+    return Facts(label, tags, job.owner, job.created, job.state.started)
+
+
 class Told:
     """What can be read of a session, whoever tells it: see `IProgressSession`."""
 
     __slots__ = ()
+
+    facts: Facts
+
+    @property
+    def label(self) -> str:
+        """See `IProgressSession`."""
+        return self.facts.label
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """See `IProgressSession`."""
+        return self.facts.tags
+
+    @property
+    def owner(self) -> str | None:
+        """See `IProgressSession`."""
+        return None if self.facts.owner is None else self.facts.owner[1]
+
+    @property
+    def created(self) -> float | None:
+        """See `IProgressSession`."""
+        return self.facts.created
+
+    @property
+    def started(self) -> float | None:
+        """See `IProgressSession`."""
+        return self.facts.started
 
     def to_dict(self) -> dict[str, Any]:
         """See `IProgressSession`."""

@@ -165,7 +165,7 @@ class Jobs:
                 and (owned is None or entry.job.owner == owned)
                 and (tagged is None or tagged in entry.job.term("tags"))
             ]
-        return sorted(found, key=lambda session: session.created, reverse=True)
+        return sorted(found, key=lambda each: each.created or 0.0, reverse=True)
 
     @property
     def _engine(self) -> Engine:
