@@ -1,6 +1,8 @@
 """The endpoint itself: who may, what is too much, and how it is configured."""
 
+import errno
 import socket
+from contextlib import ExitStack
 from io import BytesIO
 from urllib.parse import urlencode
 
@@ -14,6 +16,7 @@ from test_csrf import CROSS_SITE
 from test_csrf import token_of
 from uploading import BYTES
 from uploading import TUS
+from uploading import checksum
 from uploading import contents
 from uploading import create
 from uploading import endpoint
@@ -21,6 +24,7 @@ from uploading import got
 from uploading import patch
 from uploading import query
 from uploading import send
+from uploading import some_bytes
 from uploading import staged_files
 from uploading import upload
 from webtest import Upload as FormFile
@@ -33,6 +37,12 @@ def site(make_shared_site):
     return make_shared_site(
         endpoint, asyncview__upload_max_open=1000, asyncview__upload_max_chunk=1000
     )
+
+
+@pytest.fixture(scope="module")
+def big(make_shared_site):
+    """The same for larger chunks."""
+    return make_shared_site(endpoint, asyncview__upload_max_open=1000)
 
 
 @pytest.fixture
@@ -352,6 +362,70 @@ def test_a_body_of_unknown_length(site, app):
     params |= {"dztotalfilesize": 3, "dztotalchunkcount": 1}
     path = "/files?" + urlencode(params)
     assert call(site, path, Streamed(b"abc"), headers=RAW).status_int == 411
+
+
+@pytest.fixture
+def spooled(tmp_path):
+    """Makes a file as servers put a large body into, standing after its begin."""
+    path = tmp_path / "spooled"
+    with ExitStack() as files:
+
+        def make(data):
+            path.write_bytes(b"before" + data)
+            file = files.enter_context(open(path, "rb"))
+            file.seek(len("before"))
+            return file
+
+        yield make
+
+
+def test_a_body_that_the_server_has_on_disk_is_not_read(big, spooled, monkeypatch):
+    def never(*said):
+        raise AssertionError
+
+    data = some_bytes(3 * (1 << 20) + 5)
+    monkeypatch.setattr("asyncview.disk.os.pwrite", never)
+    path = chunk_path("", 0, 1, len(data))
+    answer = call(big, path, spooled(data), headers=RAW, length=len(data))
+    monkeypatch.undo()
+    assert got(big.browser(REMOTE_USER="alice"), answer.json["uploadUid"]) == data
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, None])
+def test_what_the_kernel_does_not_copy_is_read(big, spooled, monkeypatch, error):
+    def unable(*said):
+        raise OSError(error, "not here")
+
+    if error:
+        monkeypatch.setattr("asyncview.disk.os.sendfile", unable)
+    app = big.browser(REMOTE_USER="alice")
+    data = some_bytes(2 * (1 << 20) + 5)
+    path = create(app, len(data) + 3)
+    headers = {**PATCH, "Upload-Checksum": checksum(data)}
+    answer = call(big, path, spooled(data), "PATCH", headers, len(data))
+    assert answer.status_int == 204
+    patch(app, path, len(data), b"end")
+    assert got(app, path.rpartition("/")[2]) == data + b"end"
+    # Nor is what it has not been told to read.
+    path = create(app, 9)
+    assert call(big, path, spooled(data), "PATCH", PATCH, 9).status_int == 204
+    assert got(app, path.rpartition("/")[2]) == data[:9]
+
+
+def test_a_body_on_disk_that_ends_early(big, spooled):
+    app = big.browser(REMOTE_USER="alice")
+    path = create(app, 9)
+    assert call(big, path, spooled(b"abc"), "PATCH", PATCH, 9).status_int == 400
+    assert app.head(path, headers=TUS).headers["Upload-Offset"] == "3"
+
+
+def test_a_full_disk_is_one_for_the_kernel_too(big, spooled, monkeypatch):
+    def full(*said):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("asyncview.disk.os.sendfile", full)
+    path = create(big.browser(REMOTE_USER="alice"), 9)
+    assert call(big, path, spooled(b"x" * 9), "PATCH", PATCH, 9).status_int == 507
 
 
 def test_a_form_that_cant_be_read(site):

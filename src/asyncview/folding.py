@@ -30,12 +30,11 @@ def fold(folder: str, chunks: Chunks) -> str:
     try:
         with opened(path, flags) as target:
             for number, (start, part) in zip(numbers, chunks.in_order(), strict=True):
-                if part.offset is None:
-                    source = os.path.join(folder, parked_name(number, part))
-                    copy(source, 0, target, start, part.size)
-                elif away:
-                    source = os.path.join(folder, DATA)
-                    copy(source, part.offset, target, start, part.size)
+                if part.offset is None or away:
+                    parked = part.offset is None
+                    source = parked_name(number, part) if parked else DATA
+                    with opened(os.path.join(folder, source), os.O_RDONLY) as file:
+                        copy(file, part.offset or 0, target, start, part.size)
             if away:
                 # What it was made of is removed.
                 os.fsync(target)

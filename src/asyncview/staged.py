@@ -16,7 +16,10 @@ from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote
 
+from asyncview.disk import Block
 from asyncview.disk import disk_space
+from asyncview.disk import in_memory
+from asyncview.disk import length
 from asyncview.disk import opened
 from asyncview.disk import sync
 from asyncview.disk import write_at
@@ -118,7 +121,7 @@ class Staged:
         self,
         number: int,
         size: int,
-        blocks: Iterable[bytes],
+        blocks: Iterable[Block],
         digest: Digest | None = None,
     ) -> Chunks:
         """Take a chunk of ``size`` bytes, in place of an earlier one of this number.
@@ -159,7 +162,7 @@ class Staged:
         if coming is None or coming.token != token:
             raise UploadRefused(409, "overtaken", "another request sends this chunk")
 
-    def _receive(self, number: int, part: Part, blocks: Iterable[bytes]) -> None:
+    def _receive(self, number: int, part: Part, blocks: Iterable[Block]) -> None:
         if part.offset is None:
             name, at, flags = parked_name(number, part), 0, os.O_CREAT | os.O_EXCL
         else:
@@ -170,7 +173,7 @@ class Staged:
                 with self._journal.locked() as chunks:
                     self._check_writer(chunks, number, part.token)
                     write_at(file, block, at)
-                at += len(block)
+                at += length(block)
 
     def _give_up(self, number: int, part: Part) -> None:
         # What fails here is put right by whoever sends the chunk again.
@@ -190,7 +193,7 @@ class Staged:
         self,
         offset: int,
         size: int | None,
-        blocks: Iterable[bytes],
+        blocks: Iterable[Block],
         digest: Digest | None = None,
         whole: bool = False,
     ) -> Chunks:
@@ -219,12 +222,12 @@ class Staged:
                 for block in checked(blocks, size, digest):
                     with self._journal.locked() as chunks:
                         self._check_still(chunks, token)
-                        if end + len(block) > total:
+                        if end + length(block) > total:
                             raise UploadRefused(
                                 413, "too_large", "this is more than was announced"
                             )
                         write_at(file, block, end)
-                        end += len(block)
+                        end += length(block)
                         if not whole:
                             self.write(f"grow {token} {end}")
             with self.locked() as chunks:
@@ -293,17 +296,17 @@ def refuse_if_complete(chunks: Chunks) -> None:
 
 
 def checked(
-    blocks: Iterable[bytes], size: int | None, digest: Digest | None
-) -> Iterator[bytes]:
+    blocks: Iterable[Block], size: int | None, digest: Digest | None
+) -> Iterator[Block]:
     """The blocks; at their end UploadRefused where they are not what was announced."""
     seen = 0
     hasher = None if digest is None else hashlib.new(digest.algorithm)
     for block in blocks:
-        seen += len(block)
+        seen += length(block)
         if size is not None and seen > size:
             break
         if hasher is not None:
-            hasher.update(block)
+            hasher.update(in_memory(block))
         yield block
     if size is not None and seen != size:
         raise UploadRefused(400, "wrong_length", f"this is not {size} bytes long")

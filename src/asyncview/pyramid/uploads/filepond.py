@@ -9,6 +9,7 @@ from typing import Any
 from pyramid.request import Request
 from pyramid.response import Response
 
+from asyncview.disk import in_memory
 from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
 from asyncview.pyramid.uploads.incoming import body_of
@@ -84,5 +85,5 @@ def reverted(request: Request) -> str:
     """The upload that a DELETE names in its body."""
     if request.content_length is None or request.content_length > LONG:
         raise UploadNotFound()
-    data = b"".join(body_of(request).blocks)
+    data = b"".join(map(in_memory, body_of(request).blocks))
     return data.decode("ascii", "replace").strip()
