@@ -377,6 +377,21 @@ def test_a_long_journal_is_written_anew(staging):
     assert content(other) == b"0123456789" * 400
 
 
+def test_a_journal_that_can_not_be_shorter_is_not_written_anew(staging, monkeypatch):
+    monkeypatch.setattr("asyncview.journal.LONG", 200)
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    uid = staging.create(ALICE, "x", 100, chunk_count=100).uid
+    synced.clear()
+    for number in range(100):
+        # Every second one comes three times.
+        for _ in range(1 if number % 2 else 3):
+            with staging.find(ALICE, uid) as staged:
+                put(staged, number, b"x")
+    assert len(synced) <= 10
+    assert content(staging.find(ALICE, uid)) == b"x" * 100
+
+
 def test_numbered_chunks_and_jobs_outlive_a_new_journal(staging, monkeypatch):
     monkeypatch.setattr("asyncview.journal.LONG", 200)
     staged = staging.create(ALICE, "upload", 12, chunk_count=3)

@@ -21,9 +21,9 @@ NAME = "journal"
 #: What is another after each start of the machine.
 BOOT = "/proc/sys/kernel/random/boot_id"
 
-#: A journal this long, in bytes, is written anew; a million appends would else cost a
-#: million lines to read at each.
-LONG = 256 * 1024
+#: A journal this long, in bytes, is written anew where that makes half of it; a million
+#: appends would else cost a million lines to read at each.
+LONG = 64 * 1024
 
 
 @functools.cache
@@ -51,6 +51,8 @@ class Journal:
         self._file = -1
         self._chunks = Chunks(manifest)
         self._read = 0
+        #: How long it may be until it is worth to look whether it can be shorter.
+        self._limit = LONG
         #: Whether there is half a line at the end.
         self._torn = False
 
@@ -93,7 +95,7 @@ class Journal:
         self._read += done
         for line in lines:
             self._chunks.apply(line)
-        if self._read > LONG:
+        if self._read > self._limit:
             self._rewrite()
 
     def close(self) -> None:
@@ -145,6 +147,9 @@ class Journal:
         Where that fails the long one stays: what it has been told is written.
         """
         data = "".join(f"{line}\n" for line in self._chunks.lines()).encode()
+        self._limit = max(LONG, 2 * len(data))
+        if self._read < self._limit:
+            return
         new = f"{self._path}.new"
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
