@@ -428,6 +428,35 @@ def test_a_full_disk_is_one_for_the_kernel_too(big, spooled, monkeypatch):
     assert call(big, path, spooled(b"x" * 9), "PATCH", PATCH, 9).status_int == 507
 
 
+def form_of(data):
+    """A form with a file in it: its head and foot are some bytes more."""
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="y"\r\n\r\n'
+    return head + data + b"\r\n--x--\r\n"
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def test_a_form_of_unknown_length_is_read_no_further_than_it_may_be_long(site, app):
+    before = staged_files(site)
+    body = Streamed(form_of(b"x" * (1 << 20)))
+    response = call(site, "/files", body, headers=FORM)
+    assert response.status_int == 413
+    assert response.json["error"]["code"] == "chunk_too_large"
+    # A chunk, and for the rest of the form 64 KiB; WebOb takes as much at a time.
+    assert len(body.data) > (1 << 20) - 1000 - 2 * (1 << 16)
+    assert staged_files(site) == before
+    response = call(site, "/files", Streamed(form_of(b"abc")), headers=FORM)
+    assert got(app, response.json["uploadUid"]) == b"abc"
+
+
+@pytest.mark.parametrize("kind", [Gone, Streamed])
+def test_a_form_that_ends_early(site, kind):
+    body = form_of(b"x" * 900)
+    response = call(site, "/files", kind(body[:-9]), headers=FORM, length=len(body))
+    assert (response.status_int, response.json["error"]["code"]) == (400, "cut_short")
+
+
 def test_a_form_that_cant_be_read(site):
     headers = {"Content-Type": "multipart/form-data"}
     response = call(site, "/files", BytesIO(b"xx"), headers=headers, length=2)

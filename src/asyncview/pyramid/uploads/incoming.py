@@ -19,6 +19,7 @@ from asyncview.disk import BLOCK
 from asyncview.disk import STRETCH
 from asyncview.disk import Block
 from asyncview.disk import Stretch
+from asyncview.disk import disk_space
 from asyncview.disk import length
 from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import UploadRefused
@@ -34,6 +35,21 @@ ALGORITHMS = ("sha1", "sha256", "sha512")
 
 #: What a form has beside the chunk: names, numbers, boundaries.
 OVERHEAD = 64 * 1024
+
+
+class Counted:
+    """A body of unknown length: it is not read further than it may be long."""
+
+    def __init__(self, file: Any, limit: int) -> None:
+        self._file = file
+        self._read = 0
+        self._limit = limit
+
+    def read(self, size: int) -> bytes:
+        block: bytes = self._file.read(size)
+        self._read += len(block)
+        check_length(self._read, self._limit)
+        return block
 
 
 class Content(NamedTuple):
@@ -93,8 +109,15 @@ def form_of(request: Request, limit: int | None = None) -> Any:
     if limit is None:
         limit = engine_of(request).settings.upload_max_chunk
     check_length(request.content_length, limit + OVERHEAD)
+    if request.content_length is None and request.is_body_readable:
+        request.body_file_raw = Counted(request.body_file_raw, limit + OVERHEAD)
     try:
-        return request.POST
+        with disk_space():
+            return request.POST
+    except UploadRefused:
+        raise
+    except OSError as error:
+        raise UploadRefused(400, "cut_short", "the body ends early") from error
     except (ValueError, DeprecationWarning):
         # The latter is how WebOb refuses a form that is not in UTF-8.
         raise UploadRefused(400, "bad_request", "the form can't be read") from None
