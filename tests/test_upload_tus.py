@@ -96,6 +96,15 @@ def test_a_creation_whose_answer_was_lost_may_come_again(app):
     assert got(app, uid_of(path)) == b"abcde"
 
 
+def test_a_creation_with_a_key_that_has_another_length_is_refused(site, app):
+    path = create(app, 5, Idempotency_Key="two")
+    before = staged_files(site)
+    create(app, 6, 400, Idempotency_Key="two")
+    create(app, 6, 400, b"xy", Content_Type=BYTES, Idempotency_Key="two")
+    assert staged_files(site) == before
+    assert create(app, 5, Idempotency_Key="two") == path
+
+
 def test_an_empty_file_is_complete_at_once(app):
     assert got(app, uid_of(create(app, 0))) == b""
 

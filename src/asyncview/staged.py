@@ -91,6 +91,14 @@ class Staged:
         now = self._clock()
         self._journal.write(*(f"{now!r} {each}" for each in words))
 
+    def check_same(self, other: Manifest) -> None:
+        """Raise UploadRefused where that one was another file at first."""
+        mine = self.manifest
+        for name in ("total_size", "chunk_count"):
+            if getattr(mine, name) != getattr(other, name):
+                self.close()
+                raise UploadRefused(400, "changed", f"{name} was another one at first")
+
     def rename(self, file_name: str) -> None:
         """Say what the file is called, if nobody has said it yet."""
         with self.locked() as chunks:

@@ -102,6 +102,7 @@ class Staging:
             if manifest.key is not None:
                 known = self._by_key(folder, manifest.key)
                 if known is not None:
+                    known.check_same(manifest)
                     return known
             if limited and any(owner):
                 self._make_room(folder)
