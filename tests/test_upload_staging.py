@@ -18,6 +18,7 @@ from uploading import cut
 from uploading import some_bytes
 
 from asyncview import journal
+from asyncview.disk import sync
 from asyncview.exceptions import UploadExpired
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
@@ -417,6 +418,20 @@ def test_an_upload_that_a_job_has_just_claimed_is_not_removed(staging):
         staging.remove(found)
     assert caught.value.status == 409
     assert content(found) == b""
+
+
+def test_an_upload_that_is_removed_before_a_job_has_it_is_gone(staging, monkeypatch):
+    found = staging.create(ALICE, "x", 1, chunk_count=1)
+    put(found, 0, b"x")
+
+    def late(path):
+        if os.path.exists(found.folder):
+            staging.remove(staging.find(ALICE, found.uid))
+        sync(path)
+
+    monkeypatch.setattr("asyncview.staged.sync", late)
+    with pytest.raises(UploadNotFound):
+        found.claim("job")
 
 
 def test_the_oldest_upload_gives_way_once_it_is_idle(tmp_path):

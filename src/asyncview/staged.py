@@ -24,6 +24,7 @@ from asyncview.disk import opened
 from asyncview.disk import sync
 from asyncview.disk import write_at
 from asyncview.exceptions import UploadIncomplete
+from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
 from asyncview.folding import DATA
 from asyncview.folding import FOLDED
@@ -112,8 +113,13 @@ class Staged:
 
         From here on the file outlives a power cut, as the job does.
         """
-        for path in (self.path(), self.folder, os.path.dirname(self.folder)):
-            sync(path)
+        path = self.path()
+        try:
+            # This may take long, so nobody waits for it with the lock.
+            for each in (path, self.folder, os.path.dirname(self.folder)):
+                sync(each)
+        except FileNotFoundError:
+            raise UploadNotFound(self.uid) from None
         with self.locked():
             self.write("synced", f"claim {job_id}")
             self._journal.sync()
