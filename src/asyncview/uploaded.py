@@ -46,7 +46,8 @@ class Upload:
     def to_blob(self, connection: Connection | None = None) -> Blob:
         """A new blob of ``connection`` (the request's), without copying a byte.
 
-        The staged file stays, for another attempt or another blob.
+        The staged file stays, for another attempt or another blob; until the commit it
+        is the blob's own, so what is written to the blob before is written to both.
         """
         connection = connection or self._connect()
         # What is consumed is gone, also where the commit then fails.
