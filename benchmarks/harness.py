@@ -22,14 +22,18 @@ def compare(
 ) -> dict[str, float]:
     """Run all variants ``rounds`` times in turn and print each against the floor.
 
+    Each begins a round now and then: who comes first may find the machine warmer.
+
     ``goals``: the ratio that a variant is held to; at most, or at least where
     ``invert`` (then the ratio is that of speeds).  Gives the median ratios.
     """
     seen: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds):
-        for name, variant in variants.items():
+        names = list(variants)
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             gc.collect()
-            seen[name].append(variant())
+            seen[name].append(variants[name]())
             print(
                 f"\r{title}: round {number + 1} of {rounds} {name:40.40}",
                 end="",

@@ -1,7 +1,9 @@
 """1 GB in 8 MiB chunks: against a view that throws the bytes away, and into a blob.
 
 A real waitress in a process of its own, a client over loopback; speeds are compared
-within one run, in turn.  ``--size`` in MiB.
+within one run, in turn.  ``--size`` in MiB.  A second floor is a view that reads each
+chunk and writes it to its place in one preallocated file, and does nothing else.  Where
+the machine has to look for memory to write into, that is what one sees most of.
 """
 
 import argparse
@@ -13,8 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from contextlib import contextmanager
 
 import waitress
 from apps import application
@@ -32,6 +36,27 @@ def discard(request):
     while file.read(256 * 1024):
         pass
     return Response("{}")
+
+
+class Written:
+    """Writes a chunk to its place in a file, and keeps the file until it is told."""
+
+    def __init__(self, folder):
+        self._file = tempfile.mkstemp(dir=folder)[0]
+
+    def __call__(self, request):
+        file, total = self._file, int(request.params["total"])
+        if not total:
+            os.ftruncate(file, 0)
+            return Response("{}")
+        at = int(request.params["at"])
+        if not at:
+            os.posix_fallocate(file, 0, total)
+        body = request.body_file_raw
+        while block := body.read(256 * 1024):
+            os.pwrite(file, block, at)
+            at += len(block)
+        return Response("{}")
 
 
 def peak(request):
@@ -59,19 +84,45 @@ def into_blob(request):
     return Response(json.dumps([time.perf_counter() - began, synced[0]]))
 
 
-def serve():
-    def configure(config):
-        config.add_upload_endpoint("/files")
-        config.add_view(discard, name="discard")
-        config.add_view(peak, name="peak")
-        config.add_view(into_blob, name="blob")
+def serve(zeo):
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="asyncview-bench-", dir=os.environ.get("BENCH")
+        ) as folder,
+        storage(folder, zeo) as uri,
+    ):
 
-    # Below the clients' only limit is the disk.
-    with application(configure, asyncview__upload_max_open=1000) as (_, app):
-        server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
-        print(server.effective_port, flush=True)
-        threading.Thread(target=end_with_stdin, daemon=True).start()
-        server.run()
+        def configure(config):
+            config.add_upload_endpoint("/files")
+            config.add_view(discard, name="discard")
+            config.add_view(Written(folder), name="written")
+            config.add_view(peak, name="peak")
+            config.add_view(into_blob, name="blob")
+
+        # Below the clients' only limit is the disk.
+        settings = {"asyncview__upload_max_open": 1000, "zodbconn__uri": uri}
+        with application(configure, **settings) as (_, app):
+            server = waitress.create_server(app, host="127.0.0.1", port=0, threads=4)
+            print(server.effective_port, flush=True)
+            threading.Thread(target=end_with_stdin, daemon=True).start()
+            server.run()
+
+
+@contextmanager
+def storage(folder, zeo):
+    """The URI of a storage; of a server of ZEO that shares its blobs, where ``zeo``."""
+    if not zeo:
+        yield f"file://{folder}/Data.fs?blobstorage_dir={folder}/blobs"
+        return
+    import ZEO
+
+    (host, port), stop = ZEO.server(
+        f"{folder}/Data.fs", blob_dir=f"{folder}/blobs", threaded=False
+    )
+    try:
+        yield f"zeo://{host}:{port}?blob_dir={folder}/blobs&shared_blob_dir=1"
+    finally:
+        stop()
 
 
 def end_with_stdin():
@@ -123,6 +174,15 @@ class Client:
             )
         return path.rpartition("/")[2]
 
+    def written(self, count):
+        for number in range(count):
+            self.call(
+                "POST",
+                f"/written?at={number * CHUNK}&total={count * CHUNK}",
+                BLOCK,
+                Content_Type="application/octet-stream",
+            )
+
     def discard(self, count):
         for _ in range(count):
             self.call(
@@ -130,25 +190,44 @@ class Client:
             )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1024, help="MiB")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--serve", action="store_true")
-    said = parser.parse_args()
-    if said.serve:
-        serve()
-        return
+@contextmanager
+def serving(*options):
+    """A client of a server in a process of its own."""
     server = subprocess.Popen(
-        [sys.executable, __file__, "--serve"],
+        [sys.executable, __file__, "--serve", *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        client = Client(int(server.stdout.readline()))
-        count = said.size * MIB // CHUNK
-        uids = []
+        yield Client(int(server.stdout.readline()))
+    finally:
+        server.stdin.close()
+        server.wait()
+
+
+def show_blob(client, uid, where):
+    taken, synced = json.loads(client.call("GET", f"/blob?uid={uid}")[0])
+    beyond = (taken - synced) * 1000
+    verdict = "ok" if beyond < 10 else "MISSED"
+    print(
+        f"to_blob on {where}: {taken:.3f} s, of which fsync {synced:.3f} s:"
+        f" {beyond:.2f} ms beyond it, goal 10 {verdict}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=1024, help="MiB")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--zeo", action="store_true")
+    said = parser.parse_args()
+    if said.serve:
+        serve(said.zeo)
+        return
+    count = said.size * MIB // CHUNK
+    with serving() as client:
 
         def timed(action):
             def variant():
@@ -157,22 +236,24 @@ def main():
                 taken = time.perf_counter() - began
                 # The next is to find the machine as this one did: nothing left to be
                 # written, and as much memory that files have used before.
-                if uid and len(uids) > 1:
+                if uid:
                     client.call("DELETE", f"/files/{uid}")
-                elif uid:
-                    uids.append(uid)
+                client.call("POST", "/written?total=0")
                 os.sync()
                 return taken
 
             return variant
 
-        client.discard(2)
+        # So do the first ones.
+        for action in (client.written, client.discard):
+            timed(action)()
         before = int(client.call("GET", "/peak")[0])
-        compare(
+        ratios = compare(
             f"{said.size} MiB in chunks of 8 MiB (ratio of speeds)",
             "discarded",
             {
                 "discarded": timed(client.discard),
+                "read and written, and no more": timed(client.written),
                 "GWS, raw body": timed(client.gws),
                 "tus": timed(client.tus),
             },
@@ -180,20 +261,15 @@ def main():
             goals={"GWS, raw body": 0.85, "tus": 0.85},
             invert=True,
         )
+        least = ratios["read and written, and no more"]
+        for name in ("GWS, raw body", "tus"):
+            print(f"{name}: {ratios[name] / least:.3f} of what is only written")
         grown = int(client.call("GET", "/peak")[0]) - before
         verdict = "ok" if grown <= 2 * CHUNK else "MISSED"
         print(f"\nmemory grew by {grown / MIB:.1f} MiB, goal 16 {verdict}")
-        for uid in uids:
-            taken, synced = json.loads(client.call("GET", f"/blob?uid={uid}")[0])
-            beyond = (taken - synced) * 1000
-            verdict = "ok" if beyond < 10 else "MISSED"
-            print(
-                f"to_blob: {taken:.3f} s, of which fsync {synced:.3f} s:"
-                f" {beyond:.2f} ms beyond it, goal 10 {verdict}"
-            )
-    finally:
-        server.stdin.close()
-        server.wait()
+        show_blob(client, client.gws(count), "a FileStorage")
+    with serving("--zeo") as client:
+        show_blob(client, client.gws(count), "a ZEO that shares its blobs")
 
 
 if __name__ == "__main__":
