@@ -13,6 +13,7 @@ import transaction
 from conftest import PATIENCE
 from conftest import eventually
 from people import Policy
+from pyramid.i18n import TranslationString
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
@@ -85,6 +86,20 @@ def test_session_is_stored_at_once_in_a_transaction_of_its_own(site, api):
     assert found.created == found.started
     assert found.to_dict() == made.to_dict()
     assert found.to_dict()["message"] == "Begins"
+
+
+def test_what_people_read_of_a_session_is_in_the_language_of_its_request(api):
+    def text(id, default):
+        return TranslationString(id, default=default)
+
+    made = api().create_session(
+        label=text("label_import", "Import"),
+        tasks={"read": text("task_read", "Reading")},
+        message=text("msg_begin", "It begins"),
+    )
+    assert made.label == "Import"
+    assert made.to_dict()["tasks"]["read"]["name"] == "Reading"
+    assert made.to_dict()["message"] == "It begins"
 
 
 FACTS = ("id", "label", "owner", "tags", "created", "started")

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from conftest import eventually
 from pyramid.exceptions import ConfigurationError
+from pyramid.i18n import TranslationString
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
@@ -259,6 +260,24 @@ def test_one_tag_may_be_a_text(make_site):
 
     site = make_site(lambda config: config.add_async_view(Tagged, "tagged"))
     assert site.run("/tagged")["tags"] == ["report"]
+
+
+def test_what_people_read_of_a_job_is_in_the_language_of_its_start(make_site):
+    def text(id, default):
+        return TranslationString(id, default=default)
+
+    class Spoken(BaseAsyncView):
+        label = text("label_report", "Yearly report")
+        tasks = {"read": text("task_read", "Reading"), "send": "Sending"}  # noqa: RUF012
+        success_msg = text("msg_done", "It is done.")
+
+        def __run__(self):
+            return "done"
+
+    site = make_site(lambda config: config.add_async_view(Spoken, "spoken"))
+    doc = site.run("/spoken")
+    assert (doc["label"], doc["message"]) == ("Yearly report", "It is done.")
+    assert [task["name"] for task in doc["tasks"]] == ["Reading", "Sending"]
 
 
 def test_a_label_is_for_a_line(make_site):

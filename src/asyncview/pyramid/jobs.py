@@ -18,6 +18,7 @@ from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import is_admin
 from asyncview.pyramid.identity import is_owner
 from asyncview.pyramid.identity import visitor_of
+from asyncview.pyramid.terms import translated
 from asyncview.pyramid.uploads.incoming import staging_of
 from asyncview.pyramid.uploads.incoming import uploader_of
 from asyncview.pyramid.uploads.taking import handle_chunk
@@ -86,8 +87,8 @@ class Jobs:
             owner=owner,
             visitor=visitor,
             tags=tags,
-            tasks=tasks,
-            message=message,
+            tasks=translated(request, tasks),
+            message=translate(message),
             current=current,
             total=total,
             success_msg=None if success_msg is None else translate(success_msg),

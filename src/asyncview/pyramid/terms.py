@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
+from pyramid.request import Request
+
 from asyncview import said
 from asyncview.address import local_path
 from asyncview.job import TERMS
@@ -43,8 +45,21 @@ def terms_of(view: Any, names: Iterable[str] = SAID) -> dict[str, Any]:
     return {
         name: _text(view, name)
         if name in TEXTS
-        else _kept(type(view), name, getattr(view, name), hosts)
+        else _kept(
+            type(view), name, translated(view.request, getattr(view, name)), hosts
+        )
         for name in names
+    }
+
+
+def translated(request: Request, value: Any) -> Any:
+    """With the names of tasks in the language of the request; the rest as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    translate = request.localizer.translate
+    return {
+        key: translate(name) if isinstance(name, str) else name
+        for key, name in value.items()
     }
 
 
