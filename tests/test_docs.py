@@ -215,6 +215,24 @@ def test_job_of_gws_runs_with_its_file(site_of, chunked):
     assert site.result("/import", process_id).text == "3 lines"
 
 
-@pytest.mark.parametrize("page", sorted(each.stem for each in DOCS.rglob("*_*.rst")))
+PAGES = sorted(each.stem for each in (DOCS / "coming_from").glob("*.rst"))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_each_page_has_one_example(page):
     assert len(blocks(f"coming_from/{page}")) == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_page_has_a_table_that_can_be_read(page):
+    """What crosses the margin, or is cut in two, is another table on a page."""
+    text = (DOCS / "coming_from" / f"{page}.rst").read_text("utf-8")
+    rule = re.search("^=+  =+$", text, re.MULTILINE)[0]
+    _, head, rows, _ = text.split(rule)
+    margin = slice(rule.index(" "), rule.rindex(" ") + 1)
+    assert head.split()[-1] == "asyncview"
+    rows = rows.strip("\n").split("\n")
+    assert len(rows) > 9
+    for row in rows:
+        assert row[margin].strip() == "", row
+        assert row[: margin.start].count("``") % 2 == 0, row
