@@ -99,7 +99,10 @@ class Jobs:
         )
 
     def open_session(self, id: str) -> ProgressSession | None:
-        """One that writes; None if there is none, it has ended, or is another's."""
+        """One that writes; None if there is none, it has ended, or is another's.
+
+        It is taken from another process that has it, which can't say its end then.
+        """
         if self._found(id) is None:
             return None
         return self._engine.keeper.open(id)
