@@ -300,7 +300,6 @@ def test_each_claim_has_a_token_of_its_own(make_site):
     claims = [state_of(site, site.run("/talk")["process_id"]) for _ in range(20)]
     assert {state.worker for state in claims} == {site.engine.runner.worker}
     assert len({state.token for state in claims}) == 20
-    assert all(len(state.token) == 12 for state in claims)
     assert all(before <= state.started <= time.time() for state in claims)
 
 
