@@ -81,6 +81,18 @@ def test_job_that_ends_within_the_drain_is_completed(stubborn, gate):
     assert not threads_of_ours()
 
 
+def test_job_is_not_asked_to_stop_while_it_has_time(attentive, gate):
+    site, process_id = attentive()
+    closing = threading.Thread(target=site.engine.close, args=(PATIENCE,))
+    closing.start()
+    # For longer than it would take to notice.
+    assert not site.engine.runner.leaving.wait(0.3)
+    assert not site.noticed
+    gate.set()
+    closing.join(PATIENCE)
+    assert facts(site.db, process_id) == ("completed", None, 0)
+
+
 @pytest.mark.parametrize("drain", [0, 0.05])
 def test_job_that_does_not_end_is_marked_as_interrupted(
     stubborn, gate, runs, monkeypatch, drain
@@ -140,9 +152,8 @@ def attentive(make_site, gate):
         def __run__(self, process_id=None):
             entered.set()
             try:
-                while True:
+                while not gate.wait(0.001):
                     self.progress.advance()
-                    gate.wait(0.001)
             except JobCancelled:
                 noticed.append(True)
                 raise
