@@ -367,32 +367,34 @@ def test_refresh_after_a_write_is_an_error(counting, caplog):
 
 def test_a_job_that_keeps_losing_gets_its_context_to_itself(counting):
     site = counting(**{"asyncview.threads": "3"})
-    lock, inside, most = threading.Lock(), [], []
-    first = []
+    third, started, came = (threading.Event() for _ in range(3))
+    losing, alone = [], []
 
     def run(view, work):
-        with lock:
-            inside.append(view.process_id)
-            tries = sum(1 for id in site.place.entered if id == view.process_id)
-            most.append((tries, len(inside)))
-            first.append(view.process_id)
-        try:
-            work["mine"] = work.get("mine", 0) + 1
-            if first[0] == view.process_id and tries < 3:
-                disturb(site)
-        finally:
-            with lock:
-                inside.remove(view.process_id)
+        work["mine"] = work.get("mine", 0) + 1
+        losing.append(view.process_id)
+        if losing[0] != view.process_id:
+            came.set()
+        elif losing.count(view.process_id) < 3:
+            disturb(site)
+        else:
+            third.set()
+            assert started.wait(PATIENCE)
+            # Two others have a thread each by now, or soon.
+            alone.append(not came.wait(0.3))
         return "done"
 
     site.place.run = run
-    ids = [site.start("/count") for _ in range(12)]
+    ids = [site.start("/count")]
+    assert third.wait(PATIENCE)
+    ids += [site.start("/count") for _ in range(2)]
+    started.set()
     for id in ids:
         site.wait(id)
     assert {site.status("/count", id)["status"] for id in ids} == {"completed"}
-    # Nobody was inside with one that had lost twice.
-    assert {crowd for tries, crowd in most if tries >= 3} == {1}
-    assert site.see()["mine"] == 12
+    assert alone == [True]
+    assert losing[:3] == 3 * [ids[0]]
+    assert site.see()["mine"] == 3
 
 
 # on_end

@@ -521,7 +521,7 @@ def status_of(site, session):
 @pytest.mark.parametrize("error", DOUBTFUL)
 def test_session_that_was_stored_all_the_same_is_made_once(site, api, error):
     left = site.fault("MainThread", 1, error, stored=True)
-    session = api.create_session("made-once" + error.__name__, owner=None)
+    session = api.create_session(api.new_id(), owner=None)
     assert not left
     session.finish()
     assert status_of(site, session) == "completed"
