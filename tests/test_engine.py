@@ -251,8 +251,8 @@ def test_job_that_was_just_claimed_counts_as_running(stubborn, gate):
     claim, claimed = runner.claim, threading.Event()
     hold = threading.Event()
 
-    def slow(ids):
-        tickets = claim(ids)
+    def slow(ids, stride):
+        tickets = claim(ids, stride)
         claimed.set()
         hold.wait(PATIENCE)
         return tickets

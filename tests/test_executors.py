@@ -136,7 +136,7 @@ def test_watcher_of_a_job_that_another_process_took_does_not_wait(make, monkeypa
     site = make(asyncview__threads="1")
     claim, hold = site.engine.runner.claim, threading.Event()
 
-    def late(ids):
+    def late(ids, stride):
         assert hold.wait(PATIENCE)
         with reading(site.db) as connection:
             oids = [store_of(connection, "tests").find(i).job.state._p_oid for i in ids]
@@ -144,7 +144,7 @@ def test_watcher_of_a_job_that_another_process_took_does_not_wait(make, monkeypa
             transact(
                 site.db, lambda other, oid=oid: other.get(oid).claim("other", "t", 1.0)
             )
-        return claim(ids)
+        return claim(ids, stride)
 
     monkeypatch.setattr(site.engine.runner, "claim", late)
     process_id = site.start("/quick")

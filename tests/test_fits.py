@@ -17,6 +17,7 @@ from asyncview import UploadNotFound
 from asyncview.body import sweep
 from asyncview.pulse import Pulse
 from asyncview.runner import Runner
+from asyncview.standalone import NoExecutor
 from asyncview.store import reading
 from asyncview.store import store_of
 
@@ -253,9 +254,9 @@ def test_a_job_of_a_dead_process_has_failed_within_two_leases(make_site, tmp_pat
         other.settings,
         site.engine.ids,
         lambda id: None,
-        lambda id: False,
-        lambda: False,
         lambda id: None,
+        lambda: False,
+        NoExecutor(),
         monotonic=lambda: clock[0],
     )
     lease = other.settings.lease

@@ -216,6 +216,8 @@ FAILURE = Failure("exception", "id")
 
 CHANGES = {
     "claim": lambda state: state.claim("worker", "token", 1.0),
+    "claim ahead": lambda state: state.claim("worker", "token", None),
+    "give back": lambda state: state.give_back(),
     "complete": lambda state: state.complete(OUTCOME, NOTHING, 2.0),
     "fail": lambda state: state.fail(FAILURE, NOTHING, 2.0),
     "cancel": lambda state: state.cancel(NOTHING, 2.0),
@@ -223,10 +225,14 @@ CHANGES = {
     "delete": lambda state: state.delete(),
 }
 
+#: Running, but it is not known whether its turn has come.
+AHEAD = "ahead"
+
 #: How a state gets to where it is, and what may be done there.
 PATHS = {
-    QUEUED: ((), {"claim", "fail", "cancel"}),
+    QUEUED: ((), {"claim", "claim ahead", "fail", "cancel"}),
     RUNNING: (("claim",), {"complete", "fail", "cancel", "requeue"}),
+    AHEAD: (("claim ahead",), {"complete", "fail", "cancel", "requeue", "give back"}),
     COMPLETED: (("claim", "complete"), {"delete"}),
     FAILED: (("claim", "fail"), {"delete"}),
     CANCELLED: (("claim", "cancel"), {"delete"}),
@@ -252,8 +258,28 @@ def test_only_legal_transitions_change_a_state(name, change):
     else:
         with pytest.raises(InvalidTransition) as caught:
             CHANGES[change](state)
-        assert caught.value.current == name
+        assert caught.value.current == (RUNNING if name == AHEAD else name)
         assert state.__getstate__() == before
+
+
+def test_what_was_given_back_is_as_it_was_before_but_for_its_version():
+    state = state_at(AHEAD)
+    state.give_back("mark")
+    before = state_at(QUEUED)
+    assert (state.attempt, state.restarts, state.worker) == (0, 0, None)
+    assert (state.token, before.token) == ("mark", None)
+    assert state.version == before.version + 2
+
+
+def test_end_says_when_a_job_began_that_was_claimed_ahead():
+    state = state_at(AHEAD)
+    state.complete(OUTCOME, NOTHING._replace(started=1.5), 2.0)
+    assert (state.started, state.finished) == (1.5, 2.0)
+    assert state.progress == NOTHING
+    # A claim knows better.
+    state = state_at(RUNNING)
+    state.complete(OUTCOME, NOTHING._replace(started=1.5), 2.0)
+    assert state.started == 1.0
 
 
 def test_invalid_transition_is_a_value_error_that_tells_both_states():
@@ -261,7 +287,7 @@ def test_invalid_transition_is_a_value_error_that_tells_both_states():
         state_at(COMPLETED).claim("worker", "token", 1.0)
 
 
-@pytest.mark.parametrize("name", set(PATHS) - {RUNNING})
+@pytest.mark.parametrize("name", set(PATHS) - {RUNNING, AHEAD})
 def test_claim_is_refused_where_the_job_does_not_run(name):
     with pytest.raises(Fenced):
         state_at(name).check("token")

@@ -90,9 +90,9 @@ class Engine:
             settings,
             self.ids,
             self.submit,
-            self.executor.waiting,
+            self.settle_cancel,
             self._busy,
-            self.executor.abandon,
+            self.executor,
             None if staging is None else Tidying(staging, db, settings.name),
         )
         #: Held by a start from its look at the limits to the end of its request.
@@ -205,6 +205,7 @@ class Engine:
         if session is not None:
             session.stop()
             return
+        self.executor.give_back(job_id)
         self.runner.cancel_queued(job_id)
         self.executor.withdraw(job_id)
         self.start()

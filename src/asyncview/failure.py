@@ -44,17 +44,22 @@ def _plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def give_up(entry: Entry, failure: Failure, now: float) -> str:
+def give_up(
+    entry: Entry, failure: Failure, now: float, began: float | None = None
+) -> str:
     """End a running job as failed, or queue it again where its view allows that.
 
-    Gives the new status.
+    ``began`` is when it did, for all that is known here.  Gives the new status.
     """
     state = entry.job.state
     if failure.reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
         state.requeue(entry.snapshot, failure.id)
     else:
         keep = entry.job.term("keep_request")
-        state.fail(failure, entry.snapshot, now, keep_request=keep)
+        last = entry.snapshot
+        if last.started is None:
+            last = last._replace(started=began)
+        state.fail(failure, last, now, keep_request=keep)
     return state.status
 
 

@@ -46,7 +46,10 @@ class IState(Interface):
     token = Attribute("Fencing token of the claim; see `requeue`; or None (str)")
     attempt = Attribute("Entries into the work because of conflicts or restarts (int)")
     restarts = Attribute("How often it was queued again after a worker's death (int)")
-    started = Attribute("Seconds since the epoch, UTC, or None (float)")
+    started = Attribute(
+        "Seconds since the epoch, UTC (float); None before, and while it is not known"
+        " whether a job that was claimed ahead of its turn has begun"
+    )
     finished = Attribute("Likewise")
     request = Attribute("Its `IStoredRequest`; None when the job has ended")
     live = Attribute("Its `IProgress` while it runs, else None")
@@ -64,8 +67,14 @@ class IState(Interface):
     def check(token: str) -> None:
         """Raise Fenced unless the job runs under this claim."""
 
-    def claim(worker: str, token: str, now: float) -> None:
-        """queued -> running."""
+    def claim(worker: str, token: str, now: float | None) -> None:
+        """queued -> running; ``now`` is None where its turn is yet to come."""
+
+    def give_back(mark: str | None = None) -> None:
+        """running -> queued, of a job that was claimed ahead and has not begun.
+
+        ``mark`` as in `requeue`, but it counts neither as attempt nor as restart.
+        """
 
     def complete(outcome: Any, last: Any, now: float, **facts: Any) -> None:
         """running -> completed; ``last`` is the last snapshot of the progress.
@@ -296,7 +305,8 @@ class IFront(Interface):
 
         Where the view came to an outcome, that is recorded in the transaction of the
         work.  The `Verdict` is left on the ticket; none, or an exception from
-        here, means doubt, and the database knows.
+        here, means doubt, and the database knows.  The work is not entered unless the
+        same transaction has seen that the job is still the ticket's (`Ticket.state`).
         """
 
 
@@ -318,6 +328,15 @@ class IExecutor(Interface):
         No longer once it is live, or turned out not to be queued any more.
         """
 
+    def ahead() -> list[str]:
+        """Ids of the jobs that are claimed and wait for the one before them to end."""
+
+    def give_back(job_id: str | None = None) -> None:
+        """Queue such jobs again: this one, or all that wait behind a slow one.
+
+        In a transaction of its own; what can't be given back stays claimed.
+        """
+
     def position(job_id: str) -> int | None:
         """How many wait before the job in this process; None if it does not know."""
 
@@ -331,7 +350,7 @@ class IExecutor(Interface):
         """
 
     def stop() -> None:
-        """Ask it to claim no more.  What runs goes on."""
+        """Ask it to claim no more.  What runs goes on, what waits is given back."""
 
     def join(timeout: float) -> bool:
         """After `stop`: wait until nothing runs and no thread of it is left.

@@ -265,7 +265,7 @@ class State(Persistent):
         if self.token != token or self.status != RUNNING or self.deleted:
             raise Fenced(f"the job is {self.status} and was claimed by {self.worker}")
 
-    def claim(self, worker: str, token: str, now: float) -> None:
+    def claim(self, worker: str, token: str, now: float | None) -> None:
         self._become(RUNNING, allowed=(QUEUED,))
         self.worker = worker
         self.token = token
@@ -273,6 +273,15 @@ class State(Persistent):
         self.started = now
         if self.live is None:
             self.live = Progress()
+
+    def give_back(self, mark: str | None = None) -> None:
+        """Back into the queue, as if it had never been claimed."""
+        if self.started is not None:
+            raise InvalidTransition(self._shown, QUEUED)
+        self._become(QUEUED, allowed=(RUNNING,))
+        self.worker = None
+        self.token = mark
+        self.attempt -= 1
 
     def take_over(self, worker: str, token: str) -> None:
         """Another process goes on with what is no job."""
@@ -341,7 +350,9 @@ class State(Persistent):
         self.version += last.version + 2
         self.finished = now
         self.live = None
-        self.progress = last
+        if self.started is None:
+            self.started = last.started
+        self.progress = last._replace(started=None) if last.started else last
         self.attempt = max(self.attempt, last.attempt)
         self.changed = dict(changed or {})
         self.flashes = tuple(flashes)

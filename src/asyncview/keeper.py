@@ -139,7 +139,7 @@ class Keeper:
 
     def reader(self, entry: Entry) -> SessionReader:
         """A read-only session of this entry."""
-        return SessionReader(self.runner, self._wake, entry.job)
+        return SessionReader(self.runner, self._wake, entry)
 
     def open(self, id: str) -> ProgressSession | None:
         """One that writes: this process's, or taken over from the one that has it.

@@ -90,7 +90,8 @@ class Snapshot(NamedTuple):
     """Progress as it was at one moment; numbers, text and tuples only.
 
     ``updated`` is in seconds since the epoch, UTC, to a tenth.  ``percent`` is kept
-    only where it is not what the rest gives (it never goes back within an attempt).
+    only where it is not what the rest gives (it never goes back within an attempt),
+    ``started`` only where the claim does not say when the job began.
     """
 
     version: int = 0
@@ -103,6 +104,7 @@ class Snapshot(NamedTuple):
     numeric: bool = False
     log: tuple[str, ...] = ()
     tasks: tuple[TaskSnapshot, ...] = ()
+    started: float | None = None
 
     @property
     def share(self) -> float | None:
@@ -156,6 +158,7 @@ class Snapshot(NamedTuple):
 NOTHING = Snapshot()
 NOTHING_TOLD = (None, None, "", ())
 NO_TASK = TaskSnapshot("")
+TASKS = Snapshot._fields.index("tasks")
 
 
 def percentage(current: float | None, total: float | None) -> float | None:
@@ -185,8 +188,8 @@ def packed(snapshot: Snapshot) -> tuple[Any, ...]:
     Without the defaults at the end, and the time in tenths of a second.
     """
     values: list[Any] = list(snapshot)
-    if values[-1]:
-        values[-1] = tuple(packed_task(task) for task in values[-1])
+    if snapshot.tasks:
+        values[TASKS] = tuple(packed_task(task) for task in snapshot.tasks)
     while values and values[-1] == NOTHING[len(values) - 1]:
         values.pop()
     if len(values) > 1 and values[1] is not None:

@@ -15,6 +15,7 @@ from ZODB.POSException import POSKeyError
 
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
+from asyncview.interfaces import IExecutor
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import QUEUED
@@ -60,10 +61,9 @@ def unload(stored: bool, records: list[Persistent]) -> None:
 class Pulse:
     """Writes what the jobs of this process say, and looks after everybody's.
 
-    ``submit`` has a job run in this process, ``waiting`` says whether it will,
-    ``busy`` whether anything waits or runs; ``abandon`` gives up the thread of a job
-    that takes too long.  But for `start` and `stop` its methods
-    are its own thread's.
+    ``submit`` has a job run in this process, ``cancel`` ends one that was asked to stop
+    or has it know; ``busy`` says whether anything waits or runs.  But for `start` and
+    `stop` its methods are its own thread's.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Pulse:
         settings: Settings,
         ids: Ids,
         submit: Callable[[str], None],
-        waiting: Callable[[str], bool],
+        cancel: Callable[[str], None],
         busy: Callable[[], bool],
-        abandon: Callable[[str], None],
+        executor: IExecutor,
         tidying: Tidying | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,9 +84,9 @@ class Pulse:
         self.ids = ids
         self.rescue = Rescue(runner, settings.lease, monotonic)
         self._submit = submit
-        self._waiting = waiting
+        self._cancel = cancel
         self._busy = busy
-        self._abandon = abandon
+        self._executor = executor
         self._tidying = tidying
         self._monotonic = monotonic
         self._born = monotonic()
@@ -178,6 +178,7 @@ class Pulse:
         for session in self.live.overdue(self._monotonic()):
             self._guarded(self._time_out, session)
         self.runner.apart.give_up(self._monotonic())
+        self._guarded(self._executor.give_back)
         now = self.runner.clock()
         for session in self.live.sessions():
             # One that can't be looked at must not cost the others their heartbeat.
@@ -188,7 +189,9 @@ class Pulse:
             if session.settled:
                 self._guarded(session.settle)
         due = self._monotonic() - self._beaten >= self._beat_every
-        beating = bool(self.live) and (due or not self._leased) and not self._stopping
+        # Between two jobs that were claimed at once none is live.
+        working = bool(self.live or self._executor.ahead())
+        beating = working and (due or not self._leased) and not self._stopping
         leaving = self._stopping and self._leased
         with self.ids.using(list(self._tidy)) as tidy:
             if self._news or tidy or beating or leaving:
@@ -259,19 +262,23 @@ class Pulse:
         session.stop()
         id = str(session.id)
         if self.live.is_parting(id) or self.rescue.take(id, TIMEOUT) is not None:
-            self._abandon(id)
+            self._executor.abandon(id)
 
     def _look_for_cancel(self) -> None:
-        sessions = self.live.sessions()
-        if not sessions:
+        ids = [str(session.id) for session in self.live.sessions()]
+        ids += self._executor.ahead()
+        if not ids:
             return
+        asked = []
         with reading(self.runner.db) as connection:
             store = store_of(connection, self.runner.name)
-            for session in sessions:
-                with self._reading(str(session.id)):
-                    entry = None if store is None else store.find(str(session.id))
+            for id in ids:
+                with self._reading(id):
+                    entry = None if store is None else store.find(id)
                     if entry is not None and entry.cancel:
-                        session.stop()
+                        asked.append(id)
+        for id in asked:
+            self._guarded(self._cancel, id)
 
     # Sweep
 
@@ -303,7 +310,7 @@ class Pulse:
                 with self._reading(name, name):
                     store.shards[number]._p_activate()
             for id, entry in store.items():
-                if not (id in self.live or self._waiting(id)):
+                if not (id in self.live or self._executor.waiting(id)):
                     with self._reading(id):
                         self._sort(entry, stray, claims)
             with self._reading("leases", "the leases"):

@@ -11,7 +11,6 @@ from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FAILED
 from asyncview.job import QUEUED
-from asyncview.job import Job
 from asyncview.progress import COMPLETE
 from asyncview.progress import ERROR
 from asyncview.progress import NOTHING
@@ -38,12 +37,13 @@ class SessionReader(Told):
     Each look is at the database as it is then.
     """
 
-    def __init__(self, runner: Runner, watch: Callable[[], None], job: Job) -> None:
+    def __init__(self, runner: Runner, watch: Callable[[], None], entry: Entry) -> None:
         """``watch`` has dead workers looked for."""
+        job = entry.job
         self._runner = runner
         self._watch = watch
         self.id = job.id
-        self.facts = facts_of(job)
+        self.facts = facts_of(entry.job)._replace(started=entry.started)
         self._seen: tuple[str, Snapshot] = (RUNNING, NOTHING)
         self._finished: float | None = None
 
@@ -88,7 +88,7 @@ def told(entry: Entry) -> tuple[str, Snapshot]:
     if state.ended:
         return ENDS[state.status], state.progress
     last = entry.snapshot
-    if state.status == QUEUED:
+    if entry.status == QUEUED:
         return PENDING, last
     status = last.status()
     if entry.job.view and status in (PENDING, COMPLETE):

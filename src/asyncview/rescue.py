@@ -15,6 +15,7 @@ from asyncview.failure import given_up
 from asyncview.job import FAILED
 from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
+from asyncview.job import State
 from asyncview.job import title
 from asyncview.progress import ERROR
 from asyncview.runner import Runner
@@ -22,6 +23,7 @@ from asyncview.store import Store
 from asyncview.store import store_of
 from asyncview.store import transact
 from asyncview.ticket import Ticket
+from asyncview.ticket import batch_of
 
 log = logging.getLogger("asyncview.rescue")
 
@@ -31,11 +33,15 @@ OURS = -2
 
 
 class Claim(NamedTuple):
-    """Who runs a job; ``job_id`` is None for a worker of which only a lease is left."""
+    """Who runs a job; ``job_id`` is None for a worker of which only a lease is left.
+
+    ``before`` are the claims of its batch that come before it.
+    """
 
     job_id: str | None
     token: str
     worker: str
+    before: "tuple[Claim, ...]" = ()
 
 
 class Rescue:
@@ -68,7 +74,7 @@ class Rescue:
         claims += [
             Claim(None, name, name) for name in store.leases if name not in known
         ]
-        for claim in claims:
+        for claim in _last_first(claims):
             beats = self._beats(store, claim.worker)
             before = self._seen.get(claim.token, (None, now))
             seen[claim.token] = (beats, before[1] if before[0] == beats else now)
@@ -98,7 +104,7 @@ class Rescue:
         if claim.job_id is None:
             transact(self._runner.db, bury)
             return None
-        return self._take(claim.job_id, claim.token, INTERRUPTED, still)
+        return self._take(claim.job_id, claim, INTERRUPTED, still)
 
     def take(self, job_id: str, reason: str) -> str | None:
         """Take a job from a thread of this process.
@@ -110,11 +116,13 @@ class Rescue:
     def _take(
         self,
         id: str,
-        token: str | None,
+        claim: Claim | None,
         reason: str,
         still: Callable[[Store], bool],
     ) -> str | None:
         runner, failure, now = self._runner, describe(reason), self._runner.clock()
+        session = runner.live.session(id)
+        began = None if session is None else session.began
         orphans: list[Ticket] = []
         taken: tuple[Any, ...] = ()
 
@@ -130,14 +138,17 @@ class Rescue:
             state = entry.job.state
             ours = (
                 state.worker == runner.worker
-                if token is None
-                else (state.token == token)
+                if claim is None
+                else (state.token == claim.token)
             )
             if not ours or not still(store):
                 return None
             taken = (title(entry.job), now - (state.started or now), state.attempt)
+            if claim is not None and _is_to_come(connection, store, state, claim):
+                state.give_back(failure.id)
+                return state.status
             orphans.extend(runner.orphans(entry.job))
-            return give_up(entry, failure, now)
+            return give_up(entry, failure, now, began)
 
         def stored(connection: Connection) -> str | None:
             store = store_of(connection, runner.name)
@@ -148,7 +159,6 @@ class Rescue:
         if status is None:
             return None
         failed = status == FAILED
-        session = runner.live.session(id)
         if session is not None and failed:
             session.ended(ERROR)
         runner.live.end(id)
@@ -165,3 +175,38 @@ class Rescue:
             else:
                 ticket.close()
         return status
+
+
+def _last_first(claims: list[Claim]) -> list[Claim]:
+    """Each told who comes before it, and after those that come after it.
+
+    Only then there is still somebody before it when its turn has come.
+    """
+    batches: dict[str, list[Claim]] = {}
+    ordered = []
+    for claim in sorted(claims, key=lambda claim: batch_of(claim.token)[1]):
+        batch, place = batch_of(claim.token)
+        before = batches.setdefault(batch, [])
+        ordered.append(claim._replace(before=tuple(before) if place else ()))
+        before.append(claim)
+    return ordered[::-1]
+
+
+def _is_to_come(
+    connection: Connection, store: Store, state: State, claim: Claim
+) -> bool:
+    """Whether a job's turn has certainly not come, as one before it has not ended.
+
+    It is not long until it does, where its worker is alive after all: then this
+    transaction and that of the end conflict, and one of them is too late.
+    """
+    if state.started is not None:
+        return False
+    for each in claim.before:
+        entry = store.find(str(each.job_id))
+        if entry is not None:
+            earlier = entry.job.state
+            if (earlier.status, earlier.token) == (RUNNING, each.token):
+                connection.readCurrent(earlier)
+                return True
+    return False

@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ZODB.Connection import Connection
 from ZODB.DB import DB
@@ -42,12 +43,19 @@ from asyncview.store import transact
 from asyncview.ticket import Brief
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
+from asyncview.ticket import batch_of
+from asyncview.ticket import token_in
 from asyncview.trouble import TROUBLE
 
 log = logging.getLogger("asyncview.job")
 
 #: From this attempt on a job has its context to itself (in its process).
 ALONE_FROM = 3
+
+#: What became of a run that no state of the job says: the job is another's, or its end
+#: is not in the database.
+FENCED = "fenced"
+UNRECORDED = "unrecorded"
 
 #: Handed over jobs wait in memory, with bodies of up to 64 KiB: 16 MiB at most.
 BRIEFS = 256
@@ -78,24 +86,22 @@ class Runner:
         self._gates = Gates()
         self.apart = Apart(self.finish)
         self._briefs: dict[str, Brief] = {}
-        #: Of claims that may or may not be stored.
-        self._tokens: dict[str, str] = {}
+        #: Batches, by job, of claims that may or may not be stored.
+        self._doubtful: dict[str, set[str]] = {}
 
     # Claim
 
-    def claim(self, ids: list[str]) -> list[Ticket]:
+    def claim(self, ids: list[str], stride: int = 1) -> list[Ticket]:
         """Take those of the queued jobs that are still there, in one commit.
 
-        Raises what the commit raised, where it is not known to be stored.
+        Each ``stride`` of them are a batch, for one thread: all but its first are
+        claimed ahead, to be run one after another, each when those before it have
+        ended.  Raises what the commit raised, where it is not known to be stored.
         """
         tickets: list[Ticket] = []
         cancelled: list[str] = []
         broken: list[str] = []
-        # The same until it is known what became of them: a commit that failed may
-        # be stored all the same, and then the next try finds its own claim.
-        tokens = {
-            id: self._tokens.setdefault(id, secrets.token_urlsafe(9)) for id in ids
-        }
+        batches = [secrets.token_urlsafe(9) for _ in range(0, len(ids), stride)]
 
         def change(connection: Connection) -> list[str]:
             for ticket in tickets:
@@ -103,9 +109,13 @@ class Runner:
             tickets.clear()
             cancelled.clear()
             broken.clear()
-            for id in ids:
+            places = dict.fromkeys(batches, 0)
+            for number, id in enumerate(ids):
+                batch = batches[number // stride]
                 try:
-                    one(connection, id, tokens[id])
+                    # `Rescue` reads from the token who comes before whom.
+                    if one(connection, id, token_in(batch, places[batch])):
+                        places[batch] += 1
                 except TROUBLE:
                     raise
                 except Exception:
@@ -114,7 +124,7 @@ class Runner:
                     broken.append(id)
             return cancelled
 
-        def one(connection: Connection, id: str, token: str) -> None:
+        def one(connection: Connection, id: str, token: str) -> bool:
             brief = self._briefs.get(id)
             if brief is not None:
                 # Who cancels a queued job of this process says so to its state.
@@ -122,23 +132,25 @@ class Runner:
             else:
                 entry = self._entry(connection, id)
                 if entry is None:
-                    return
+                    return False
                 state = entry.job.state
                 if entry.cancel and state.status == QUEUED:
                     cancelled.append(id)
-                    return
-            if state.status != QUEUED and (state.status, state.token) != (
-                RUNNING,
-                token,
-            ):
-                return
+                    return False
+            again = state.status == RUNNING and self._in_doubt(id, state)
+            if state.status != QUEUED and not again:
+                return False
             if brief is None:
                 assert entry is not None
                 brief = Brief.of(entry.job)
-            now = self.clock()
-            if state.status == QUEUED:
-                state.claim(self.worker, token, now)
-            tickets.append(Ticket(brief, self.worker, token, state.attempt, now))
+            now, ahead = self.clock(), batch_of(token)[1] > 0
+            if again:
+                state.take_over(self.worker, token)
+                state.started = None if ahead else now
+            else:
+                state.claim(self.worker, token, None if ahead else now)
+            tickets.append(Ticket(brief, self.worker, token, state.attempt, now, ahead))
+            return True
 
         def stored(connection: Connection) -> list[str] | None:
             mine = [each for each in tickets if self._is_mine(each, connection)]
@@ -149,14 +161,22 @@ class Runner:
 
         # Its connection goes back to the pool with the state in its cache, and is the
         # one that the replay gets.
-        transact(self.db, change, sleep=self._pause, stored=stored)
+        try:
+            transact(self.db, change, sleep=self._pause, stored=stored)
+        except BaseException:
+            # It may be stored all the same, and then the next try finds this claim.
+            for number, id in enumerate(ids):
+                batch = batches[number // stride]
+                self._doubtful.setdefault(id, set()).add(batch)
+            raise
         # From here on, or the pulse could believe that there is nothing to do.
         for ticket in tickets:
             # Its time begins when it runs: it may have to wait for its thread.
-            self.live.begin(ticket.session)
+            if not ticket.ahead:
+                self.live.begin(ticket.session)
         for id in ids:
             self._briefs.pop(id, None)
-            self._tokens.pop(id, None)
+            self._doubtful.pop(id, None)
         for id in cancelled:
             try:
                 self.cancel_queued(id)
@@ -219,6 +239,31 @@ class Runner:
             return []
         return [Ticket(brief, self.worker, "", job.state.attempt, self.clock())]
 
+    def give_back(self, tickets: list[Ticket]) -> None:
+        """Queue again, in one commit, what was claimed ahead and has not begun."""
+        mark = secrets.token_urlsafe(9)
+
+        def change(connection: Connection) -> bool:
+            for ticket in tickets:
+                with suppress(Fenced):
+                    ticket.state(connection).give_back(mark)
+            return True
+
+        def stored(connection: Connection) -> bool | None:
+            for ticket in tickets:
+                with suppress(Fenced):
+                    if ticket.record_of(connection).token == mark:
+                        return True
+            return None
+
+        transact(self.db, change, sleep=self._pause, stored=stored)
+        for ticket in tickets:
+            ticket.close()
+
+    def _in_doubt(self, id: str, state: State) -> bool:
+        """Whether an earlier claim of ours was stored, though its commit failed."""
+        return batch_of(state.token)[0] in self._doubtful.get(id, ())
+
     @staticmethod
     def _is_mine(ticket: Ticket, connection: Connection) -> bool:
         try:
@@ -260,10 +305,14 @@ class Runner:
 
     # Run
 
-    def run(self, ticket: Ticket) -> None:
-        """Run a claimed job to its end.  Raises nothing, whatever the job does."""
-        began = ticket.begun = time.monotonic()
+    def run(self, ticket: Ticket) -> str:
+        """Run a claimed job to its end.  Raises nothing, whatever the job does.
+
+        Gives its status, or `FENCED` or `UNRECORDED`.
+        """
+        status = UNRECORDED
         try:
+            ticket.begin(self.clock(), time.monotonic())
             log.info(
                 "%s starts after %.3f s, attempt %d",
                 ticket,
@@ -276,7 +325,7 @@ class Runner:
                 "%s is %s after %.3f s, attempt %d",
                 ticket,
                 status,
-                time.monotonic() - began,
+                time.monotonic() - ticket.begun,
                 ticket.attempt,
             )
         except BaseException:
@@ -285,6 +334,7 @@ class Runner:
             # In this order: who waited for the end finds nothing left behind.
             ticket.close()
             self.live.end(ticket.id)
+        return status
 
     def _attempts(self, ticket: Ticket) -> str:
         while True:
@@ -296,7 +346,7 @@ class Runner:
                 if verdict.status == COMPLETED and ticket.term("on_end"):
                     self.finish(ticket, COMPLETED)
             if verdict.status == "retry" and self._was_taken(ticket):
-                verdict = Verdict("fenced")
+                verdict = Verdict(FENCED)
             if verdict.status == "retry":
                 if self._may_retry(ticket):
                     log.info(
@@ -347,7 +397,7 @@ class Runner:
                     ticket.state(connection)
                 break
             except Fenced:
-                return Verdict("fenced")
+                return Verdict(FENCED)
             except Exception:
                 log.exception("%s: its database can't be read", ticket)
                 if self.closing.is_set():
@@ -363,9 +413,9 @@ class Runner:
     def _settle(self, ticket: Ticket, verdict: Verdict) -> str:
         if verdict.status == COMPLETED:
             return COMPLETED
-        if verdict.status == "fenced":
+        if verdict.status == FENCED:
             log.warning("%s was taken away from this worker", ticket)
-            return "fenced"
+            return FENCED
         ticket.session.take(self.clock())
         failure = None
         if verdict.status == "failed":
@@ -434,11 +484,11 @@ class Runner:
             try:
                 return transact(self.db, change, sleep=self._pause, stored=stored)
             except Fenced:
-                return "fenced"
+                return FENCED
             except Exception:
                 log.exception("the end of %s can't be recorded yet", ticket)
                 if self.closing.is_set():
-                    return "unrecorded"
+                    return UNRECORDED
                 self._pause(wait)
                 wait = min(2 * wait, 5.0)
 

@@ -54,6 +54,7 @@ class ProgressSession(Count, Told):
         "_last",
         "_lines",
         "_tasks",
+        "began",
         "declared",
         "facts",
         "id",
@@ -90,6 +91,8 @@ class ProgressSession(Count, Told):
         #: Whether its tasks were all said beforehand, so that they are its end.
         self.declared = bool(self._tasks)
         self._keeper = keeper
+        #: When its job began, in seconds since the epoch; None where the claim says it.
+        self.began: float | None = None
         #: How it ended: complete or error; None before.
         self._end: str | None = None
         #: What was recorded as its last, and when: all there is to see after the end.
@@ -284,6 +287,7 @@ class ProgressSession(Count, Told):
             attempt=self._attempt,
             log=tuple(self._lines),
             tasks=tuple(task.look(now) for task in list(self._tasks.values())),
+            started=self.began,
         )
         percent = taken.share_at(now)
         return taken._replace(

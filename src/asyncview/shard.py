@@ -11,6 +11,8 @@ from zlib import crc32
 from persistent import Persistent
 from ZODB.POSException import ConflictError
 
+from asyncview.job import QUEUED
+from asyncview.job import RUNNING
 from asyncview.job import Job
 from asyncview.job import State
 from asyncview.progress import NOTHING
@@ -59,6 +61,20 @@ class Entry(NamedTuple):
     def open(self) -> bool:
         """Whether the job has not ended, as far as anybody can say."""
         return self.readable and not self.job.state.ended
+
+    @property
+    def started(self) -> float | None:
+        """When it began to run, as far as that is known yet."""
+        started = self.job.state.started
+        return self.snapshot.started if started is None else started
+
+    @property
+    def status(self) -> str:
+        """As it is to be shown: what was claimed ahead of its turn still waits."""
+        status = self.job.state.status
+        if status == RUNNING and self.started is None:
+            return QUEUED
+        return status
 
 
 class Shard(Persistent):

@@ -52,6 +52,13 @@ class NoExecutor:
         """See `IExecutor`."""
         return None
 
+    def ahead(self) -> list[str]:
+        """See `IExecutor`."""
+        return []
+
+    def give_back(self, job_id: str | None = None) -> None:
+        """See `IExecutor`."""
+
     def busy(self) -> bool:
         """See `IExecutor`."""
         return False

@@ -105,6 +105,17 @@ class Captured:
         return Outcome(self.status, self.headers, body, self.body.size)
 
 
+def batch_of(token: str | None) -> tuple[str, int]:
+    """Of which batch a token is, and the place in it of its claim."""
+    batch, _, place = (token or "").partition(".")
+    return batch, int(place or 0)
+
+
+def token_in(batch: str, place: int) -> str:
+    """The other way round."""
+    return f"{batch}.{place}" if place else batch
+
+
 class Ticket:
     """One claim of a job, in plain memory: what the front needs, and what it says."""
 
@@ -124,8 +135,15 @@ class Ticket:
     begun = 0.0
 
     def __init__(
-        self, brief: Brief, worker: str, token: str, attempt: int, now: float
+        self,
+        brief: Brief,
+        worker: str,
+        token: str,
+        attempt: int,
+        now: float,
+        ahead: bool = False,
     ) -> None:
+        """``ahead``: it was claimed along with others, and comes after them."""
         self.brief = brief
         self.id = brief.id
         self.view = brief.view
@@ -135,10 +153,19 @@ class Ticket:
         self.worker = worker
         self.token = token
         self.claimed = now
+        self.ahead = ahead
         self.queued = now - brief.created
         self.first = attempt
         self.session = ProgressSession(self.id)
         self.renew(attempt)
+
+    def begin(self, now: float, monotonic: float) -> None:
+        """Its turn has come; ``now`` is in seconds since the epoch."""
+        self.begun = monotonic
+        if self.ahead:
+            self.queued = now - self.brief.created
+            self.session.began = now
+            self.session.facts = self.session.facts._replace(started=now)
 
     def renew(self, attempt: int) -> None:
         """Nothing of the last attempt is left for the next."""
@@ -149,12 +176,14 @@ class Ticket:
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()
         # Fresh, but for the version, which a page must not see go back.
+        began = self.session.began
         self.session = ProgressSession(
             self.id, attempt, self.session.snapshot, self.terms.get("tasks", ())
         )
+        self.session.began = began
         label, tags = self.term("label"), self.term("tags")
         self.session.facts = Facts(
-            label, tags, self.owner, self.brief.created, self.claimed
+            label, tags, self.owner, self.brief.created, began or self.claimed
         )
 
     def term(self, name: str) -> Any:

@@ -19,6 +19,7 @@ from transaction.interfaces import TransientError
 from zope.interface import provider
 
 from asyncview import BaseAsyncView
+from asyncview.executors import threads
 from asyncview.pyramid.start import JOB
 from asyncview.store import reading
 from asyncview.store import store_of
@@ -96,7 +97,8 @@ class Work(BaseAsyncView):
         reach("mid-run")
         self.progress.update(1, 2, "half of it")
         if "gate" in params:
-            until(Path(settings["chaos.folder"], f"gate-{os.getpid()}").exists)
+            gate = f"gate-{params['gate']}-{os.getpid()}"
+            until(Path(settings["chaos.folder"], gate).exists)
         threading.Event().wait(float(params.get("seconds", 0)))
         mode = params.get("mode")
         if mode == "fatal":
@@ -151,6 +153,9 @@ def root_factory(request):
 
 
 def make_app(settings):
+    if "chaos.quick" in settings:
+        # However long the one before takes.
+        threads.QUICK = float(settings["chaos.quick"])
     with Configurator(settings=settings, root_factory=root_factory) as config:
         config.include("asyncview")
         if "chaos.once" not in settings:

@@ -1,5 +1,6 @@
 """Defects that a test server puts into itself: what the tests are there to find."""
 
+from asyncview import rescue
 from asyncview.executors.threads import ThreadExecutor
 from asyncview.job import FINAL
 from asyncview.job import State
@@ -72,7 +73,7 @@ def except_exception():
 
     def run(self, ticket):
         try:
-            self._attempts(ticket)
+            return self._attempts(ticket)
         finally:
             self.live.end(ticket.id)
             ticket.close()
@@ -94,6 +95,31 @@ def new_id_per_attempt():
     Start.new_id = again
 
 
+def no_turn_check():
+    """What was queued again is begun all the same when its turn has come."""
+    judge = Attempt._judge
+
+    def checking_later(self, handler):
+        def late(request):
+            del self.ticket.state
+            return handler(request)
+
+        self.ticket.state = lambda connection: None
+        judge(self, late)
+
+    Attempt._judge = checking_later
+
+
+def all_to_come():
+    """Nobody asks whether one that was claimed ahead may have begun."""
+    rescue._is_to_come = lambda connection, store, state, claim: state.started is None
+
+
+def none_to_come():
+    """Nobody asks whether one that was claimed ahead has certainly not begun."""
+    rescue._is_to_come = lambda *arguments: False
+
+
 MUTANTS = {
     each.__name__: each
     for each in (
@@ -102,6 +128,9 @@ MUTANTS = {
         no_token_check,
         except_exception,
         new_id_per_attempt,
+        no_turn_check,
+        all_to_come,
+        none_to_come,
     )
 }
 

@@ -15,6 +15,7 @@ from ZODB import mvccadapter
 from ZODB.POSException import POSError
 
 from asyncview import rescue
+from asyncview.executors.batches import Batches
 from asyncview.job import State
 from asyncview.pulse import Pulse
 from asyncview.pyramid.attempt import Attempt
@@ -27,6 +28,10 @@ POINTS = (
     "committed",
     "claiming",
     "claimed",
+    "claimed-ahead",
+    "giving-back",
+    "given-back",
+    "turn",
     "mid-run",
     "progress",
     "before-finish",
@@ -94,6 +99,15 @@ def _install():
     before(Start, "end", "committed", lambda self: self._stored)
     after(State, "claim", "claiming")
     after(Runner, "claim", "claimed", lambda self, tickets: tickets)
+    after(
+        Runner,
+        "claim",
+        "claimed-ahead",
+        lambda self, tickets: any(each.ahead for each in tickets),
+    )
+    after(State, "give_back", "giving-back")
+    after(Runner, "give_back", "given-back")
+    after(Batches, "next", "turn", lambda self, ticket: ticket and ticket.ahead)
     after(Pulse, "beat", "progress", lambda self, _: self.live)
     after(Runner, "_end", "failing")
     after(Runner, "_settle", "failed")

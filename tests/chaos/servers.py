@@ -195,9 +195,9 @@ class World:
         self.servers.append(server)
         return server
 
-    def open_gate(self, server):
-        """Let the jobs go on that this server has in their middle."""
-        (self.folder / f"gate-{server.pid}").touch()
+    def open_gate(self, server, gate=1):
+        """Let the jobs go on that this server has in their middle, at this gate."""
+        (self.folder / f"gate-{gate}-{server.pid}").touch()
 
     def entered(self):
         """Entries of ``__run__``, oldest first."""

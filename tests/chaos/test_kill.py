@@ -10,6 +10,7 @@ from chaos.points import POINTS
 from chaos.rampage import Rampage
 from chaos.rampage import quiet
 from chaos.servers import wait_until
+from chaos.turns import killed_in_turn
 
 #: Seconds; a dead worker is noticed within two of these.
 LEASE = 0.3
@@ -74,7 +75,8 @@ def exiting(world, patience=30.0):
 def test_nothing_is_lost_and_nothing_done_twice_when_servers_are_killed(
     make_world, long, report
 ):
-    world = make_world(asyncview__lease=LEASE)
+    # Few threads: the queue grows, and there is something to claim ahead.
+    world = make_world(asyncview__lease=LEASE, asyncview__threads=2)
     verdict = report(killed(world, 520 if long else len(POINTS)))
     assert not verdict.wrong
     at_least = 10 if long else 1
@@ -93,6 +95,10 @@ def test_doubtful_commits_lead_to_one_job_one_start_and_one_end(
 
 def test_jobs_of_a_killed_server_are_the_next_ones(make_world):
     assert not restarted(make_world(asyncview__lease=LEASE)).wrong
+
+
+def test_jobs_whose_turn_had_not_come_are_run_by_the_next_server(make_world):
+    assert not killed_in_turn(make_world(asyncview__lease=LEASE)).wrong
 
 
 def test_worker_outlives_a_job_that_exits(make_world):
@@ -128,6 +134,8 @@ def test_job_that_kills_its_server_is_not_run_for_ever(make_world):
         ("no_sweep", lambda world: restarted(world, 3 * LEASE)),
         ("except_exception", lambda world: exiting(world, 3 * LEASE)),
         ("new_id_per_attempt", lambda world: without_answers(world, JOBS, 3 * LEASE)),
+        ("all_to_come", killed_in_turn),
+        ("none_to_come", killed_in_turn),
     ],
 )
 def test_these_trials_find_a_defect(make_world, mutant, trial, report):

@@ -27,6 +27,7 @@ from chaos.oracle import judge
 from chaos.rampage import Rampage
 from chaos.rampage import quiet
 from chaos.servers import wait_until
+from chaos.turns import frozen_in_turn
 
 #: Jobs in the middle of which a server is frozen.
 FROZEN = 10
@@ -66,7 +67,8 @@ def storm(world, processes, threads, jobs, patience=60.0):
 
 
 def test_nothing_is_lost_when_servers_and_zeo_are_killed(make_world, zeo, long, report):
-    world = make_world(zeo.uri, asyncview__lease=LEASE)
+    # One thread each, so that there is something to claim ahead.
+    world = make_world(zeo.uri, asyncview__lease=LEASE, asyncview__threads=1)
     rounds, zeo_every = (520, 12) if long else (6, 3)
     verdict = report(Rampage(world, 3, zeo, zeo_every).run(rounds).settle())
     assert not verdict.wrong
@@ -78,6 +80,11 @@ def test_frozen_servers_are_fenced(make_world, zeo, turn, report):
         freeze_and_thaw(make_world(zeo.uri, asyncview__lease=LEASE), FROZEN)
     )
     assert not verdict.wrong
+
+
+def test_frozen_server_begins_nothing_that_another_has_run(make_world, zeo, report):
+    world = make_world(zeo.uri, asyncview__lease=LEASE)
+    assert not report(frozen_in_turn(world)).wrong
 
 
 def test_sums_are_exact_and_no_start_is_refused(make_world, zeo, long, report):
@@ -93,6 +100,13 @@ def test_a_frozen_server_shows_a_defect(make_world, zeo, mutant, report):
     """Who finds no defect proves nothing."""
     world = make_world(zeo.uri, mutant=mutant, asyncview__lease=LEASE)
     assert report(freeze_and_thaw(world, FROZEN, 5.0)).wrong
+
+
+@pytest.mark.long
+def test_a_frozen_server_shows_that_turns_are_not_checked(make_world, zeo, report):
+    """Who finds no defect proves nothing."""
+    world = make_world(zeo.uri, mutant="no_turn_check", asyncview__lease=LEASE)
+    assert report(frozen_in_turn(world, 5.0)).wrong
 
 
 # Object ids

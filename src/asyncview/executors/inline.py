@@ -56,6 +56,13 @@ class InlineExecutor:
         """See `IExecutor`."""
         return None
 
+    def ahead(self) -> list[str]:
+        """See `IExecutor`.  Each is claimed alone."""
+        return []
+
+    def give_back(self, job_id: str | None = None) -> None:
+        """See `IExecutor`."""
+
     def waiting(self, job_id: str) -> bool:
         """See `IExecutor`."""
         return job_id in self._running

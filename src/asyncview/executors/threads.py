@@ -9,8 +9,11 @@ from itertools import count
 from zope.interface import implementer
 from zope.interface import provider
 
+from asyncview.executors.batches import Batches
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
+from asyncview.runner import FENCED
+from asyncview.runner import UNRECORDED
 from asyncview.runner import Runner
 from asyncview.ticket import Ticket
 
@@ -21,6 +24,11 @@ PATIENCE = 1.0
 
 #: Seconds after which who waits for the threads looks which are left.
 GLANCE = 0.1
+
+#: A thread claims so many jobs in one commit at most, while jobs take no more than so
+#: many seconds: a commit weighs as much as they do.
+AHEAD = 8
+QUICK = 0.1
 
 
 @implementer(IExecutor)
@@ -33,8 +41,11 @@ class ThreadExecutor:
         self._runner = runner
         self._size = threads
         self._queue: deque[str] = deque()
+        #: What waits here: in the queue, just being claimed, or claimed ahead.
         self._known: set[str] = set()
-        self._ready: deque[Ticket] = deque()
+        self._batches = Batches()
+        #: How many jobs a thread claims at once.
+        self._stride = 1
         self._changed = threading.Condition()
         #: Jobs that are just being claimed.
         self._claimed: list[str] = []
@@ -65,7 +76,7 @@ class ThreadExecutor:
     def _reinforce(self) -> None:
         """Start a thread, if there is more to do than threads that wait for it."""
         # The hungry may have been woken for others already.
-        meals = len(self._queue) + len(self._claimed) + len(self._ready)
+        meals = len(self._queue) + len(self._claimed) + len(self._batches)
         if meals <= self._hungry or len(self._threads) >= self._size:
             return
         # Daemon by our own word: a thread inherits it from the one that starts
@@ -89,11 +100,13 @@ class ThreadExecutor:
         with self._changed:
             if job_id not in self._known:
                 return None
-            try:
-                return self._queue.index(job_id)
-            except ValueError:
-                # It is just being claimed.
-                return 0
+            ahead = self.ahead()
+            if job_id in ahead:
+                return ahead.index(job_id)
+            if job_id in self._queue:
+                return len(ahead) + self._queue.index(job_id)
+            # It is just being claimed.
+            return 0
 
     def waiting(self, job_id: str) -> bool:
         """See `IExecutor`."""
@@ -101,7 +114,7 @@ class ThreadExecutor:
 
     def busy(self) -> bool:
         """See `IExecutor`."""
-        return bool(self._known or self._ready or self._working)
+        return bool(self._known or self._batches or self._working)
 
     @property
     def leaked(self) -> int:
@@ -116,6 +129,7 @@ class ThreadExecutor:
                 return
             thread = self._lost[ticket] = self._working.pop(ticket)
             self._threads.remove(thread)
+            self._batches.orphan(thread)
             log.warning(
                 "%s keeps %s; threads lost in this way: %d",
                 ticket,
@@ -125,6 +139,47 @@ class ThreadExecutor:
             if not self._stopped:
                 self._reinforce()
 
+    def ahead(self) -> list[str]:
+        """See `IExecutor`."""
+        with self._changed:
+            return [ticket.id for ticket in self._batches.ahead()]
+
+    def give_back(self, job_id: str | None = None) -> None:
+        """See `IExecutor`."""
+        with self._changed:
+            if job_id is None:
+                self._put_back(self._stuck())
+            else:
+                ahead = self._batches.ahead()
+                self._put_back([each for each in ahead if each.id == job_id])
+
+    def _stuck(self) -> list[Ticket]:
+        return self._batches.stuck(self._working, time.monotonic() - QUICK)
+
+    def _put_back(self, tickets: list[Ticket]) -> None:
+        """Called with the lock, and gives it up while it commits."""
+        if not tickets:
+            return
+        ids = [ticket.id for ticket in tickets]
+        taken = self._batches.take(tickets)
+        failed = False
+        self._changed.release()
+        try:
+            self._runner.give_back(tickets)
+        except BaseException:
+            log.exception("%d claimed jobs could not be given back yet", len(ids))
+            failed = True
+        finally:
+            self._changed.acquire()
+        if self._stopped:
+            return
+        if failed:
+            dropped = self._batches.restore(taken)
+            self._known.difference_update(ticket.id for ticket in dropped)
+        else:
+            self._queue.extendleft(reversed(ids))
+        self._changed.notify_all()
+
     def stop(self) -> None:
         """See `IExecutor`."""
         with self._changed:
@@ -132,6 +187,7 @@ class ThreadExecutor:
             self._queue.clear()
             self._known.clear()
             self._changed.notify_all()
+            self._put_back(self._batches.ahead())
 
     def join(self, timeout: float) -> bool:
         """See `IExecutor`."""
@@ -149,18 +205,32 @@ class ThreadExecutor:
             ticket = self._next()
             if ticket is None:
                 return
+            status = UNRECORDED
             try:
-                self._runner.run(ticket)
+                status = self._runner.run(ticket)
             except BaseException:
                 # A thread that ends is missing for ever after.
                 log.exception("%s was given up: this is a defect of asyncview", ticket)
-            finally:
-                with self._changed:
-                    self._working.pop(ticket, None)
-                    lost = self._lost.pop(ticket, None)
+            with self._changed:
+                self._working.pop(ticket, None)
+                lost = self._lost.pop(ticket, None)
+                self._learn(ticket, status)
             if lost is not None:
                 log.warning("%s gave %s back after all", ticket, lost.name)
                 return
+            if ticket.ahead and status == FENCED:
+                # It was given back, perhaps, by a commit that seemed to fail.
+                self.submit(ticket.id)
+
+    def _learn(self, ticket: Ticket, status: str) -> None:
+        """What the end of a job says about what to do next."""
+        quick = time.monotonic() - ticket.begun <= QUICK
+        self._stride = min(2 * self._stride, AHEAD) if quick else 1
+        if status == UNRECORDED:
+            # Nobody's turn comes after it, as far as the database knows; the sweep
+            # finds all of them.
+            dropped = self._batches.drop(threading.current_thread())
+            self._known.difference_update(each.id for each in dropped)
 
     def _next(self) -> Ticket | None:
         """A job that this thread has claimed, or None at the end.
@@ -169,38 +239,53 @@ class ThreadExecutor:
         all of them.
         """
         with self._changed:
+            thread = threading.current_thread()
             self._hungry += 1
             try:
                 while True:
-                    if self._ready:
-                        return self._take()
+                    ticket = self._batches.next(thread)
+                    if ticket is not None:
+                        self._begin(ticket, thread)
+                        return ticket
                     if self._stopped:
                         return None
                     if self._queue and not self._claimed:
                         self._claim()
+                    elif self._batches.left():
+                        self._changed.wait(QUICK)
+                        self._put_back(self._stuck())
                     else:
                         self._changed.wait()
             finally:
                 self._hungry -= 1
 
-    def _take(self) -> Ticket:
-        ticket = self._ready.popleft()
-        self._working[ticket] = threading.current_thread()
-        return ticket
+    def _begin(self, ticket: Ticket, thread: threading.Thread) -> None:
+        """Those before it in its batch have ended, and the database knows."""
+        if ticket.ahead:
+            # In this order: who waits for its end finds it in one of them.
+            self._runner.live.begin(ticket.session)
+            self._known.discard(ticket.id)
+        self._working[ticket] = thread
 
     def _claim(self) -> None:
         """Called with the lock, and gives it up while it commits."""
         # A thread whose job is being committed is as good as free, and its claim
         # costs nothing where there is one to share.
-        ending = sum(ticket.finishing for ticket in self._working)
-        wanted = max(self._hungry + ending - len(self._ready), 1)
-        ids = [self._queue.popleft() for _ in range(min(wanted, len(self._queue)))]
+        ending = sum(
+            ticket.finishing and not self._batches.left(thread)
+            for ticket, thread in self._working.items()
+        )
+        wanted = max(self._hungry + ending - len(self._batches), 1)
+        # Nobody takes more than a fair share of what there is.
+        stride = min(self._stride, -(-len(self._queue) // self._size))
+        wanted = min(wanted * stride, len(self._queue))
+        ids = [self._queue.popleft() for _ in range(wanted)]
         self._claimed = ids
         tickets: list[Ticket] = []
         failed = False
         self._changed.release()
         try:
-            tickets = self._runner.claim(ids)
+            tickets = self._runner.claim(ids, stride)
         except BaseException:
             log.exception("%d queued jobs could not be claimed yet", len(ids))
             self._runner.closing.wait(PATIENCE)
@@ -211,8 +296,13 @@ class ThreadExecutor:
         if failed and not self._stopped:
             self._queue.extendleft(reversed(ids))
         else:
+            self._batches.add(tickets)
+            ahead = [ticket for ticket in tickets if ticket.ahead]
             self._known.difference_update(ids)
-            self._ready.extend(tickets)
+            if self._stopped:
+                self._put_back(ahead)
+            else:
+                self._known.update(ticket.id for ticket in ahead)
             # In this order: who begins to watch now sees that it does not wait.
             for id in set(ids).difference(ticket.id for ticket in tickets):
                 self._runner.live.release(id)

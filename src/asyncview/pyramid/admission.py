@@ -107,7 +107,7 @@ def check_limits(request: Request, owner: Any) -> None:
         if store is None:
             return
         if store.crowd() >= settings.max_queued:
-            states = (each.job.state.status for each in store.unfinished())
+            states = (each.status for each in store.unfinished())
             if sum(1 for state in states if state == QUEUED) >= settings.max_queued:
                 raise QueueFull("there are asyncview.max_queued jobs in the queue")
         # Without a session nobody knows which of the anonymous this is.

@@ -71,6 +71,8 @@ class Attempt:
     def _judge(self, handler: Handler) -> None:
         request = self.request
         try:
+            # It may have been taken away, or given back, before its turn came.
+            self.ticket.state(self.connection)
             response = handler(request)
             if request.exception is not None:
                 self._raised(request.exception, response)

@@ -65,7 +65,7 @@ def shown_progress(entry: Entry, now: float | None = None) -> Any:
         last = state.progress
         return 100 if last.numeric or last.share is not None else True
     share = None
-    if state.status != QUEUED:
+    if entry.status != QUEUED:
         share = entry.snapshot.share_at(time.time() if now is None else now)
     if share is None:
         return False
@@ -141,25 +141,25 @@ def document(request: Request, entry: Entry, base: str | None = None) -> dict[st
     return {
         "completed": shown,
         "progress": shown,
-        "progress_message": _message(request, state.status, shown, stopping),
+        "progress_message": _message(request, entry.status, shown, stopping),
         "process_id": job.id,
-        "status": state.status,
+        "status": entry.status,
         "label": job.term("label"),
         "tags": list(job.term("tags")),
         "owner": None if job.owner is None else job.owner[1],
-        "queue_position": _position(request, job),
+        "queue_position": _position(request, entry),
         "percent": percent,
         "current": last.current,
         "total": last.total,
         "message": _last_words(request, job, last),
         "estimated": last.estimated and not state.ended,
-        "rate": _rate(state.started, last),
+        "rate": _rate(entry.started, last),
         "tasks": [_task(task, now) for task in last.tasks or declared(job)],
         "log": list(last.log),
         "version": version_of(entry),
         "created": iso(job.created),
-        "started": iso(state.started),
-        "updated": iso(_updated(state, last)),
+        "started": iso(entry.started),
+        "updated": iso(_updated(entry, last)),
         "finished": iso(state.finished),
         "attempt": max(state.attempt, last.attempt),
         "cancel_requested": stopping or state.status == CANCELLED,
@@ -208,9 +208,10 @@ def _last_words(request: Request, job: Job, last: Snapshot) -> str:
     return last.message
 
 
-def _position(request: Request, job: Job) -> int | None:
-    if job.state.status != QUEUED:
+def _position(request: Request, entry: Entry) -> int | None:
+    if entry.status != QUEUED:
         return None
+    job = entry.job
     engine: Engine = request.registry.asyncview.engine
     position = engine.executor.position(job.id)
     if position is not None:
@@ -223,18 +224,19 @@ def _position(request: Request, job: Job) -> int | None:
     return sum(
         1
         for each in store.unfinished()
-        if each.job.created < job.created and each.job.state.status == QUEUED
+        if each.job.created < job.created and each.status == QUEUED
     )
 
 
-def _updated(state: Any, last: Snapshot) -> float | None:
+def _updated(entry: Entry, last: Snapshot) -> float | None:
     """When something last changed; never before the start or after the end.
 
     Progress keeps its time in tenths of a second.
     """
-    moment = last.updated or state.finished or state.started
-    if moment is not None and state.started is not None:
-        moment = max(moment, state.started)
+    started, state = entry.started, entry.job.state
+    moment = last.updated or state.finished or started
+    if moment is not None and started is not None:
+        moment = max(moment, started)
     if moment is not None and state.finished is not None:
         moment = min(moment, state.finished)
     return moment
@@ -275,7 +277,7 @@ class Documents:
         """The document's bytes and ETag."""
         job, state = entry.job, entry.job.state
         base = own_url(request)
-        if state.status == QUEUED:
+        if entry.status == QUEUED:
             # Its place in the queue changes with other records than its own.
             body = dumps(document(request, entry))
             return body, etag_of(body)
