@@ -1,11 +1,13 @@
 """POST accepted to `__run__` entered, against one commit and a pool's hand-over.
 
-The clock starts when the POST's transaction has committed, for both; the request that
-the POST's thread still has to end is the same for both, too.
+The clock starts in the first hook after the commit of the POST, for both; the request
+that the POST's thread still has to end is the same for both, too.  Besides, where the
+time goes: what a thread has to do between the two.
 
     python benchmarks/start.py
 """
 
+import functools
 import queue
 import statistics
 import threading
@@ -23,6 +25,11 @@ from pyramid_zodbconn import get_connection
 from transaction import TransactionManager
 
 from asyncview import BaseAsyncView
+from asyncview.executors.threads import ThreadExecutor
+from asyncview.pyramid.attempt import Attempt
+from asyncview.pyramid.replay import PyramidFront
+from asyncview.pyramid.start import Start
+from asyncview.runner import Runner
 
 N = 60
 
@@ -91,22 +98,59 @@ def plain(request):
     return Response()
 
 
-def started(engine, app):
-    """From the wake-up after the commit to the first line of `__run__`."""
-    began = []
-    submit = engine.executor.submit
+#: What is noted on the way, as method and what it begins.
+STEPS = (
+    (Start, "_when_stored", "the rest of the request"),
+    (ThreadExecutor, "submit", "a thread wakes up"),
+    (Runner, "claim", "the claim, which is a commit"),
+    (PyramidFront, "replay", "the replay begins: environ, request, transaction"),
+    (Attempt, "run", "tweens, routes, root, permissions, view"),
+)
 
-    def submitting(job_id):
-        began.append(time.perf_counter())
-        submit(job_id)
 
-    engine.executor.submit = submitting
+class Way:
+    """When a job came to each of the `STEPS`, after each other."""
+
+    def __init__(self):
+        self.steps = []
+        self.taken = {name: [] for _, _, name in STEPS}
+        for cls, method, name in STEPS:
+            self._note(cls, method, name)
+
+    def _note(self, cls, method, name):
+        inner = getattr(cls, method)
+
+        @functools.wraps(inner)
+        def noting(*args, **kw):
+            self.steps.append((name, time.perf_counter()))
+            return inner(*args, **kw)
+
+        setattr(cls, method, noting)
+
+    def end(self, entered):
+        """Seconds from the first to the moment when the job was ``entered``."""
+        began = self.steps[0][1]
+        ends = [moment for _, moment in self.steps[1:]] + [entered]
+        for (name, moment), end in zip(self.steps, ends, strict=True):
+            self.taken[name].append(end - moment)
+        self.steps.clear()
+        return entered - began
+
+    def show(self):
+        print("\nOf that, in microseconds (median):")
+        for name, taken in self.taken.items():
+            print(f"{name:52} {statistics.median(taken) * 1e6:8.0f}")
+
+
+def started(engine, app, way):
+    """From the commit to the first line of `__run__`."""
 
     def variant():
         taken = []
         for _ in range(N):
+            way.steps.clear()
             wait_ended(engine, [post(app, "/noting", b"")])
-            taken.append(Noting.entered - began.pop())
+            taken.append(way.end(Noting.entered))
         return statistics.median(taken)
 
     return variant
@@ -121,17 +165,18 @@ def main():
     with application(configure) as (registry, app):
         engine = registry.asyncview.engine
         wait_ended(engine, [post(app)])
-        pool = Pool(engine.db)
+        pool, way = Pool(engine.db), Way()
         compare(
             f"POST accepted to __run__ entered, median of {N}",
             "one commit and a pool hand-over",
             {
                 "one commit and a pool hand-over": handed_over(app),
-                "a job": started(engine, app),
+                "a job": started(engine, app, way),
             },
             rounds=9,
             goals={"a job": 1.5},
         )
+        way.show()
         pool.close()
 
 
