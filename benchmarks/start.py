@@ -25,11 +25,11 @@ from pyramid_zodbconn import get_connection
 from transaction import TransactionManager
 
 from asyncview import BaseAsyncView
+from asyncview.claims import Claims
 from asyncview.executors.threads import ThreadExecutor
 from asyncview.pyramid.attempt import Attempt
 from asyncview.pyramid.replay import PyramidFront
 from asyncview.pyramid.start import Start
-from asyncview.runner import Runner
 
 N = 60
 
@@ -102,7 +102,7 @@ def plain(request):
 STEPS = (
     (Start, "_when_stored", "the rest of the request"),
     (ThreadExecutor, "submit", "a thread wakes up"),
-    (Runner, "claim", "the claim, which is a commit"),
+    (Claims, "take", "the claim, which is a commit"),
     (PyramidFront, "replay", "the replay begins: environ, request, transaction"),
     (Attempt, "run", "tweens, routes, root, permissions, view"),
 )

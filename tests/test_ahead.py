@@ -203,7 +203,7 @@ def test_claim_that_was_stored_though_it_failed_is_found(make, runs, monkeypatch
     runs.clear()
     fail_after(monkeypatch, OSError("gone before it answered"), "asyncview-", 1)
     monkeypatch.setattr(
-        "asyncview.runner.Runner._is_mine", staticmethod(lambda *arguments: False)
+        "asyncview.claims.Claims._is_mine", staticmethod(lambda *arguments: False)
     )
     ids = start(site, *[QUICK] * 4)
     for id in ids:
@@ -251,9 +251,9 @@ def test_other_process_may_take_what_was_given_back(make, gate, runs):
     _, (second,) = start_behind(site, runs, QUICK)
     slow(site)
     other = Runner(site.db, "tests", site.engine.runner.front, Live())
-    assert other.claim([second]) == []
+    assert other.claims.take([second]) == []
     site.engine.executor.give_back()
-    (ticket,) = other.claim([second])
+    (ticket,) = other.claims.take([second])
     other.run(ticket)
     assert facts(site, second) == DONE
     gate.set()
@@ -291,7 +291,7 @@ def test_what_can_not_be_given_back_is_run_here(make, gate, runs, monkeypatch, c
     def fail(tickets):
         raise OSError(28, "the disk is full")
 
-    monkeypatch.setattr(site.engine.runner, "give_back", fail)
+    monkeypatch.setattr(site.engine.runner.claims, "give_back", fail)
     site.engine.pulse.beat()
     assert "could not be given back yet" in caplog.text
     assert {facts(site, id) for id in others} == {WAITING}
@@ -316,7 +316,7 @@ def test_what_can_not_be_given_back_in_time_is_run_here(
         eventually(lambda: site.engine.executor._hungry == 1)
         raise OSError(28, "the disk is full")
 
-    monkeypatch.setattr(site.engine.runner, "give_back", fail)
+    monkeypatch.setattr(site.engine.runner.claims, "give_back", fail)
     site.engine.pulse.beat()
     for id in others:
         site.wait(id)
@@ -347,18 +347,18 @@ def test_give_back_that_is_not_known_to_be_stored_runs_nothing_twice(
     site = make()
     _, (second,) = start_behind(site, runs, QUICK)
     slow(site)
-    give_back = site.engine.runner.give_back
+    give_back = site.engine.runner.claims.give_back
 
     def doubt(tickets):
         give_back(tickets)
         raise OSError("nobody knows")
 
-    monkeypatch.setattr(site.engine.runner, "give_back", doubt)
+    monkeypatch.setattr(site.engine.runner.claims, "give_back", doubt)
     site.engine.executor.give_back()
     assert facts(site, second) == GIVEN_BACK
     # This process believes that it has it; another takes it.
     other = Runner(site.db, "tests", site.engine.runner.front, Live())
-    (ticket,) = other.claim([second])
+    (ticket,) = other.claims.take([second])
     gate.set()
     eventually(lambda: not site.engine.executor.busy())
     assert runs[second] == 0
@@ -370,13 +370,13 @@ def test_give_back_of_doubt_is_claimed_again_here(make, gate, runs, monkeypatch)
     site = make()
     _, (second,) = start_behind(site, runs, QUICK)
     slow(site)
-    give_back = site.engine.runner.give_back
+    give_back = site.engine.runner.claims.give_back
 
     def doubt(tickets):
         give_back(tickets)
         raise OSError("nobody knows")
 
-    monkeypatch.setattr(site.engine.runner, "give_back", doubt)
+    monkeypatch.setattr(site.engine.runner.claims, "give_back", doubt)
     site.engine.executor.give_back()
     gate.set()
     eventually(lambda: facts(site, second) == DONE)
@@ -431,7 +431,7 @@ def test_stopped_executor_gives_back_what_has_not_begun(make, gate, runs):
 def test_what_is_claimed_while_it_stops_is_given_back(make, runs, monkeypatch):
     site = make()
     runner, executor = site.engine.runner, site.engine.executor
-    claim, claimed, hold = runner.claim, threading.Event(), threading.Event()
+    claim, claimed, hold = runner.claims.take, threading.Event(), threading.Event()
 
     def late(ids, stride):
         tickets = claim(ids, stride)
@@ -439,7 +439,7 @@ def test_what_is_claimed_while_it_stops_is_given_back(make, runs, monkeypatch):
         assert hold.wait(PATIENCE)
         return tickets
 
-    monkeypatch.setattr(runner, "claim", late)
+    monkeypatch.setattr(runner.claims, "take", late)
     first, second = start(site, QUICK, QUICK)
     assert claimed.wait(PATIENCE)
     executor.stop()
@@ -503,7 +503,7 @@ class Dead:
 
     def __init__(self, site, ids):
         self.runner = Runner(site.db, "tests", site.engine.runner.front, Live())
-        self.tickets = self.runner.claim(ids, threads.AHEAD)
+        self.tickets = self.runner.claims.take(ids, threads.AHEAD)
 
 
 @pytest.fixture

@@ -248,7 +248,7 @@ def test_job_that_was_just_claimed_counts_as_running(stubborn, gate):
     gate.set()
     site, _ = stubborn(asyncview__threads="1")
     runner = site.engine.runner
-    claim, claimed = runner.claim, threading.Event()
+    claim, claimed = runner.claims.take, threading.Event()
     hold = threading.Event()
 
     def slow(ids, stride):
@@ -257,7 +257,7 @@ def test_job_that_was_just_claimed_counts_as_running(stubborn, gate):
         hold.wait(PATIENCE)
         return tickets
 
-    runner.claim = slow
+    runner.claims.take = slow
     process_id = site.start("/stubborn")
     assert claimed.wait(PATIENCE)
     closing = threading.Thread(target=site.engine.close, args=(PATIENCE,))

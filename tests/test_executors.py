@@ -134,7 +134,7 @@ def test_job_that_waits_is_in_the_queue_once(make, gate, runs):
 
 def test_watcher_of_a_job_that_another_process_took_does_not_wait(make, monkeypatch):
     site = make(asyncview__threads="1")
-    claim, hold = site.engine.runner.claim, threading.Event()
+    claim, hold = site.engine.runner.claims.take, threading.Event()
 
     def late(ids, stride):
         assert hold.wait(PATIENCE)
@@ -146,7 +146,7 @@ def test_watcher_of_a_job_that_another_process_took_does_not_wait(make, monkeypa
             )
         return claim(ids, stride)
 
-    monkeypatch.setattr(site.engine.runner, "claim", late)
+    monkeypatch.setattr(site.engine.runner.claims, "take", late)
     process_id = site.start("/quick")
     with site.engine.live.watching(process_id) as ended:
         assert site.engine.executor.waiting(process_id)
@@ -280,7 +280,7 @@ def test_inline_job_that_can_not_be_claimed_stays_queued(make, monkeypatch, capl
     def fail(ids):
         raise OSError("no storage")
 
-    monkeypatch.setattr(site.engine.runner, "claim", fail)
+    monkeypatch.setattr(site.engine.runner.claims, "take", fail)
     process_id = site.start("/quick")
     assert state_of(site, process_id)[0] == "queued"
     assert "could not be claimed" in caplog.text

@@ -48,6 +48,8 @@ LAYERS = """
     pulse
     rescue
     runner tidying
+    claims ends
+    place
     apart dispatch zeo
     ticket
     session

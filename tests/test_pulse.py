@@ -703,7 +703,7 @@ def test_job_that_was_queued_again_runs_to_its_end_here(dying, gates):
     pulse.sweep()
     assert submitted == [process_id]
     gates("gate").set()
-    (ticket,) = site.engine.runner.claim(submitted)
+    (ticket,) = site.engine.runner.claims.take(submitted)
     assert ticket.attempt == 2
     site.engine.runner.run(ticket)
     document = site.status("/restartable", process_id)
@@ -799,7 +799,7 @@ def test_time_of_a_job_begins_when_it_runs_and_not_when_it_is_claimed(make_site,
     site = make_site(lambda config: config.add_async_view(Timed, "timed"))
     site.engine.executor.stop()
     runner, live = site.engine.runner, site.engine.live
-    [ticket] = runner.claim([site.start("/timed")])
+    [ticket] = runner.claims.take([site.start("/timed")])
     assert live.overdue(float("inf")) == []
     before = time.monotonic()
     thread = threading.Thread(target=runner.run, args=(ticket,), daemon=True)

@@ -119,7 +119,7 @@ def park(job_id):
 def spoilt(site, find, how):
     spoil(site.db, find, how)
     site.db.cacheMinimize()
-    site.engine.runner._briefs.clear()
+    site.engine.runner.claims._briefs.clear()
 
 
 def own_lines(caplog, text):

@@ -193,7 +193,7 @@ class Engine:
         try:
             self.start()
             if brief is not None and self.executor.local:
-                self.runner.hand_over(brief)
+                self.runner.claims.hand_over(brief)
             self.executor.submit(job_id)
         except Exception:
             # The sweep finds it: a wake-up is a hint.
@@ -206,7 +206,7 @@ class Engine:
             session.stop()
             return
         self.executor.give_back(job_id)
-        self.runner.cancel_queued(job_id)
+        self.runner.claims.cancel(job_id)
         self.executor.withdraw(job_id)
         self.start()
 

@@ -15,12 +15,13 @@ from ZODB import mvccadapter
 from ZODB.POSException import POSError
 
 from asyncview import rescue
+from asyncview.claims import Claims
+from asyncview.ends import Ends
 from asyncview.executors.batches import Batches
 from asyncview.job import State
 from asyncview.pulse import Pulse
 from asyncview.pyramid.attempt import Attempt
 from asyncview.pyramid.start import Start
-from asyncview.runner import Runner
 
 #: In the order of section 3 of the design.
 POINTS = (
@@ -98,19 +99,19 @@ def _install():
     after(Start, "store", "created", lambda self, _: self.asked)
     before(Start, "end", "committed", lambda self: self._stored)
     after(State, "claim", "claiming")
-    after(Runner, "claim", "claimed", lambda self, tickets: tickets)
+    after(Claims, "take", "claimed", lambda self, tickets: tickets)
     after(
-        Runner,
-        "claim",
+        Claims,
+        "take",
         "claimed-ahead",
         lambda self, tickets: any(each.ahead for each in tickets),
     )
     after(State, "give_back", "giving-back")
-    after(Runner, "give_back", "given-back")
+    after(Claims, "give_back", "given-back")
     after(Batches, "next", "turn", lambda self, ticket: ticket and ticket.ahead)
     after(Pulse, "beat", "progress", lambda self, _: self.live)
-    after(Runner, "_end", "failing")
-    after(Runner, "_settle", "failed")
+    after(Ends, "_end", "failing")
+    after(Ends, "settle", "failed")
     after(rescue.Rescue, "_take", "reaped", lambda self, status: status)
     after(Pulse, "_write", "tidied", lambda self, _: self._tidy)
 

@@ -42,7 +42,7 @@ class InlineExecutor:
 
     def _run(self, job_id: str) -> None:
         try:
-            for ticket in self._runner.claim([job_id]):
+            for ticket in self._runner.claims.take([job_id]):
                 self._runner.run(ticket)
         except BaseException:
             log.exception("%.6s… could not be claimed", job_id)

@@ -9,11 +9,11 @@ from itertools import count
 from zope.interface import implementer
 from zope.interface import provider
 
+from asyncview.ends import FENCED
+from asyncview.ends import UNRECORDED
 from asyncview.executors.batches import Batches
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
-from asyncview.runner import FENCED
-from asyncview.runner import UNRECORDED
 from asyncview.runner import Runner
 from asyncview.ticket import Ticket
 
@@ -165,7 +165,7 @@ class ThreadExecutor:
         failed = False
         self._changed.release()
         try:
-            self._runner.give_back(tickets)
+            self._runner.claims.give_back(tickets)
         except BaseException:
             log.exception("%d claimed jobs could not be given back yet", len(ids))
             failed = True
@@ -285,7 +285,7 @@ class ThreadExecutor:
         failed = False
         self._changed.release()
         try:
-            tickets = self._runner.claim(ids, stride)
+            tickets = self._runner.claims.take(ids, stride)
         except BaseException:
             log.exception("%d queued jobs could not be claimed yet", len(ids))
             self._runner.closing.wait(PATIENCE)
