@@ -56,9 +56,9 @@ LAYERS = """
     task
     count told
     store
-    failure
     shard
     job
+    failure title
     body uploaded
     staging
     staged

@@ -11,7 +11,7 @@ from people import Policy
 from ZODB.POSException import ConflictError
 
 from asyncview import BaseAsyncView
-from asyncview.job import INTERRUPTED
+from asyncview.failure import INTERRUPTED
 from asyncview.session import LOG_LINES
 from asyncview.session import LOG_WIDTH
 

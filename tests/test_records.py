@@ -17,12 +17,12 @@ from asyncview import BaseAsyncView
 from asyncview import InvalidTransition
 from asyncview import ThreadDiedBeforeCompletionError
 from asyncview.exceptions import Fenced
+from asyncview.failure import Failure
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FAILED
 from asyncview.job import QUEUED
 from asyncview.job import RUNNING
-from asyncview.job import Failure
 from asyncview.job import State
 from asyncview.outcome import Outcome
 from asyncview.progress import NOTHING

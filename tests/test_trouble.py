@@ -20,8 +20,8 @@ from ZODB.POSException import StorageError
 
 from asyncview import BaseAsyncView
 from asyncview import InvalidTransition
-from asyncview.job import INTERRUPTED
-from asyncview.job import TIMEOUT
+from asyncview.failure import INTERRUPTED
+from asyncview.failure import TIMEOUT
 from asyncview.pyramid.jobs import Jobs
 from asyncview.store import reading
 from asyncview.store import store_of

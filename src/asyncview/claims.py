@@ -8,21 +8,21 @@ from contextlib import suppress
 from ZODB.Connection import Connection
 
 from asyncview.exceptions import Fenced
+from asyncview.failure import NOT_REACHED
+from asyncview.failure import Failure
 from asyncview.failure import describe
 from asyncview.job import CANCELLED
-from asyncview.job import NOT_REACHED
 from asyncview.job import QUEUED
 from asyncview.job import RUNNING
-from asyncview.job import Failure
 from asyncview.job import Job
 from asyncview.job import State
-from asyncview.job import title
 from asyncview.place import Place
 from asyncview.store import transact
 from asyncview.ticket import Brief
 from asyncview.ticket import Ticket
 from asyncview.ticket import batch_of
 from asyncview.ticket import token_in
+from asyncview.title import title
 from asyncview.trouble import TROUBLE
 
 log = logging.getLogger("asyncview.job")

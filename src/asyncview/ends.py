@@ -6,16 +6,17 @@ from collections.abc import Callable
 from ZODB.Connection import Connection
 
 from asyncview.exceptions import Fenced
+from asyncview.failure import ABORTED
+from asyncview.failure import INTERRUPTED
+from asyncview.failure import Failure
 from asyncview.failure import describe
-from asyncview.failure import give_up
-from asyncview.failure import given_up
-from asyncview.job import ABORTED
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FAILED
-from asyncview.job import INTERRUPTED
-from asyncview.job import Failure
+from asyncview.job import QUEUED
+from asyncview.job import State
 from asyncview.place import Place
+from asyncview.shard import Entry
 from asyncview.store import transact
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
@@ -131,3 +132,31 @@ class Ends:
             ticket.attempt,
             failure.traceback,
         )
+
+
+def give_up(
+    entry: Entry, failure: Failure, now: float, began: float | None = None
+) -> str:
+    """End a running job as failed, or queue it again where its view allows that.
+
+    ``began`` is when it did, for all that is known here.  Gives the new status.
+    """
+    state = entry.job.state
+    if failure.reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
+        state.requeue(entry.snapshot, failure.id)
+    else:
+        keep = entry.job.term("keep_request")
+        last = entry.snapshot
+        if last.started is None:
+            last = last._replace(started=began)
+        state.fail(failure, last, now, keep_request=keep)
+    return state.status
+
+
+def given_up(state: State, failure: Failure) -> str | None:
+    """What `give_up` made of a job, if that is stored; else None."""
+    if state.failure == failure:
+        return FAILED
+    if state.status == QUEUED and state.token == failure.id:
+        return QUEUED
+    return None

@@ -18,10 +18,10 @@ from asyncview.body import sweep
 from asyncview.dispatch import ForkGuard
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
+from asyncview.failure import INTERRUPTED
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
 from asyncview.interfaces import IFront
-from asyncview.job import INTERRUPTED
 from asyncview.keeper import Keeper
 from asyncview.pulse import Pulse
 from asyncview.runner import Runner

@@ -1,18 +1,40 @@
-"""Why a job failed, as text; and what becomes of one that its worker gave up."""
+"""Why a job failed, as text."""
 
 import secrets
 import traceback
 from contextlib import suppress
 
-from asyncview.job import FAILED
-from asyncview.job import INTERRUPTED
-from asyncview.job import QUEUED
-from asyncview.job import Failure
-from asyncview.job import State
-from asyncview.shard import Entry
+# The reasons.
+EXCEPTION = "exception"
+INTERRUPTED = "interrupted"
+TIMEOUT = "timeout"
+NOT_REACHED = "not_reached"
+ABORTED = "aborted"
 
 #: A traceback is for reading; the middle of a recursion is not.
 TRACEBACK_WIDTH = 16_000
+
+
+class Failure(tuple[str, ...]):
+    """Why a job ended without a result: reason, error id, and the exception as text."""
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        reason: str,
+        id: str,
+        type: str = "",
+        message: str = "",
+        traceback: str = "",
+    ) -> "Failure":
+        return super().__new__(cls, (reason, id, type, message, traceback))
+
+    reason = property(lambda self: self[0])
+    id = property(lambda self: self[1])
+    type = property(lambda self: self[2])
+    message = property(lambda self: self[3])
+    traceback = property(lambda self: self[4])
 
 
 def describe(reason: str, error: BaseException | None = None) -> Failure:
@@ -42,31 +64,3 @@ def describe(reason: str, error: BaseException | None = None) -> Failure:
 def _plain(text: str) -> str:
     """Without lone surrogates, which no JSON and no page can carry."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def give_up(
-    entry: Entry, failure: Failure, now: float, began: float | None = None
-) -> str:
-    """End a running job as failed, or queue it again where its view allows that.
-
-    ``began`` is when it did, for all that is known here.  Gives the new status.
-    """
-    state = entry.job.state
-    if failure.reason == INTERRUPTED and state.restarts < entry.job.term("restartable"):
-        state.requeue(entry.snapshot, failure.id)
-    else:
-        keep = entry.job.term("keep_request")
-        last = entry.snapshot
-        if last.started is None:
-            last = last._replace(started=began)
-        state.fail(failure, last, now, keep_request=keep)
-    return state.status
-
-
-def given_up(state: State, failure: Failure) -> str | None:
-    """What `give_up` made of a job, if that is stored; else None."""
-    if state.failure == failure:
-        return FAILED
-    if state.status == QUEUED and state.token == failure.id:
-        return QUEUED
-    return None

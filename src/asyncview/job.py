@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from asyncview.exceptions import Fenced
 from asyncview.exceptions import InvalidTransition
+from asyncview.failure import Failure
 from asyncview.interfaces import IJob
 from asyncview.interfaces import IState
 from asyncview.outcome import Outcome
@@ -33,13 +34,6 @@ COMPLETED = "completed"
 FAILED = "failed"
 CANCELLED = "cancelled"
 FINAL = frozenset({COMPLETED, FAILED, CANCELLED})
-
-# Why a job failed.
-EXCEPTION = "exception"
-INTERRUPTED = "interrupted"
-TIMEOUT = "timeout"
-NOT_REACHED = "not_reached"
-ABORTED = "aborted"
 
 #: What a view says about its jobs, and what holds where it says nothing.  Only what
 #: differs is kept.
@@ -65,47 +59,9 @@ TERMS: dict[str, Any] = {
 WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def title(job: Any) -> str:
-    """A job or a ticket as one line of a log names it."""
-    owner = job.owner[1] if job.owner else "anonymous"
-    # A session that is no job has no view.
-    what = one_line(job.view) or "session"
-    return f"{job.id[:6]}… {what} of {one_line(owner)}"
-
-
-def one_line(text: str, width: int = 200) -> str:
-    """Bounded, and with nothing that could begin another line."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in text[:width]
-    )
-
-
 def new_id() -> str:
     """192 random bits as 32 characters of base64url (ASVS 11.5.1 asks for 128)."""
     return secrets.token_urlsafe(24)
-
-
-class Failure(tuple[str, ...]):
-    """Why a job ended without a result: reason, error id, and the exception as text."""
-
-    __slots__ = ()
-
-    def __new__(
-        cls,
-        reason: str,
-        id: str,
-        type: str = "",
-        message: str = "",
-        traceback: str = "",
-    ) -> "Failure":
-        return super().__new__(cls, (reason, id, type, message, traceback))
-
-    reason = property(lambda self: self[0])
-    id = property(lambda self: self[1])
-    type = property(lambda self: self[2])
-    message = property(lambda self: self[3])
-    traceback = property(lambda self: self[4])
 
 
 @implementer(IJob)

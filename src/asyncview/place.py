@@ -11,11 +11,11 @@ from ZODB.DB import DB
 
 from asyncview.dispatch import Live
 from asyncview.job import Job
-from asyncview.job import title
 from asyncview.shard import Entry
 from asyncview.store import store_of
 from asyncview.ticket import Brief
 from asyncview.ticket import Ticket
+from asyncview.title import title
 from asyncview.trouble import TROUBLE
 
 log = logging.getLogger("asyncview.job")

@@ -15,11 +15,11 @@ from ZODB.POSException import POSKeyError
 
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
+from asyncview.failure import TIMEOUT
 from asyncview.interfaces import IExecutor
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import QUEUED
-from asyncview.job import TIMEOUT
 from asyncview.job import Job
 from asyncview.progress import Snapshot
 from asyncview.rescue import Claim

@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 from ZODB.Connection import Connection
 
+from asyncview.ends import give_up
+from asyncview.ends import given_up
+from asyncview.failure import INTERRUPTED
 from asyncview.failure import describe
-from asyncview.failure import give_up
-from asyncview.failure import given_up
 from asyncview.job import FAILED
-from asyncview.job import INTERRUPTED
 from asyncview.job import RUNNING
 from asyncview.job import State
-from asyncview.job import title
 from asyncview.progress import ERROR
 from asyncview.runner import Runner
 from asyncview.store import Store
@@ -24,6 +23,7 @@ from asyncview.store import store_of
 from asyncview.store import transact
 from asyncview.ticket import Ticket
 from asyncview.ticket import batch_of
+from asyncview.title import title
 
 log = logging.getLogger("asyncview.rescue")
 

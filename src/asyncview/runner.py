@@ -15,19 +15,19 @@ from asyncview.ends import FENCED
 from asyncview.ends import UNRECORDED
 from asyncview.ends import Ends
 from asyncview.exceptions import Fenced
+from asyncview.failure import EXCEPTION
+from asyncview.failure import NOT_REACHED
 from asyncview.failure import describe
 from asyncview.interfaces import IFront
 from asyncview.job import COMPLETED
-from asyncview.job import EXCEPTION
 from asyncview.job import FINAL
-from asyncview.job import NOT_REACHED
-from asyncview.job import one_line
 from asyncview.place import Place
 from asyncview.progress import COMPLETE
 from asyncview.progress import ERROR
 from asyncview.store import reading
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
+from asyncview.title import one_line
 
 log = logging.getLogger("asyncview.job")
 

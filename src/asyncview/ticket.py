@@ -12,15 +12,15 @@ from ZODB.POSException import POSKeyError
 
 from asyncview.body import Body
 from asyncview.exceptions import Fenced
-from asyncview.job import NOT_REACHED
+from asyncview.failure import NOT_REACHED
 from asyncview.job import TERMS
 from asyncview.job import Job
 from asyncview.job import State
-from asyncview.job import title
 from asyncview.outcome import SMALL
 from asyncview.outcome import Content
 from asyncview.outcome import Outcome
 from asyncview.session import ProgressSession
+from asyncview.title import title
 from asyncview.told import Facts
 
 

@@ -7,7 +7,7 @@ import zodburi
 from ZODB import DB
 from ZODB.blob import Blob
 
-from asyncview.job import INTERRUPTED
+from asyncview.failure import INTERRUPTED
 from asyncview.store import reading
 from asyncview.store import store_of
 from chaos.app import COUNTERS

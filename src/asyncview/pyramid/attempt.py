@@ -18,11 +18,11 @@ from ZODB.POSException import ConflictError
 from asyncview.engine import Engine
 from asyncview.exceptions import Fenced
 from asyncview.exceptions import JobCancelled
-from asyncview.job import ABORTED
+from asyncview.failure import ABORTED
+from asyncview.failure import EXCEPTION
+from asyncview.failure import NOT_REACHED
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
-from asyncview.job import EXCEPTION
-from asyncview.job import NOT_REACHED
 from asyncview.pyramid.capture import capture
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
