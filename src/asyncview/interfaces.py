@@ -13,8 +13,8 @@ class IJob(Interface):
 
     A job goes ``queued -> running -> completed | failed | cancelled``; from ``queued``
     it can also go to ``cancelled`` and ``failed`` at once, and from ``running`` back to
-    ``queued`` when its worker died and its view is ``restartable``.  The last three
-    are final.
+    ``queued`` when its worker died and its view is ``restartable``, or when it was
+    claimed ahead of its turn and has not begun.  The last three are final.
     """
 
     id = Attribute("32 characters of base64url; the `process_id` of every URL (str)")

@@ -178,9 +178,10 @@ class Rescue:
 
 
 def _last_first(claims: list[Claim]) -> list[Claim]:
-    """Each told who comes before it, and after those that come after it.
+    """Each is told who comes before it in its batch, and comes before those.
 
-    Only then there is still somebody before it when its turn has come.
+    Once the first of a batch is taken nobody can tell of the second that it has not
+    begun.
     """
     batches: dict[str, list[Claim]] = {}
     ordered = []
@@ -197,8 +198,9 @@ def _is_to_come(
 ) -> bool:
     """Whether a job's turn has certainly not come, as one before it has not ended.
 
-    It is not long until it does, where its worker is alive after all: then this
-    transaction and that of the end conflict, and one of them is too late.
+    Where that one ends just now, as the worker is alive after all, this transaction
+    conflicts with its end; and who comes too late for it enters nothing, as a replay
+    looks first whether the job is still its claim's.
     """
     if state.started is not None:
         return False
