@@ -297,7 +297,8 @@ def test_a_database_must_be_named():
 
 
 def test_the_database_of_the_jobs_must_be_there(make_site):
-    refused(make_site, add(), r"set zodbconn\.uri\.jobs", asyncview__database="jobs")
+    sentence = r"asyncview\.database = jobs.*set zodbconn\.uri\.jobs"
+    refused(make_site, add(), sentence, asyncview__database="jobs")
 
 
 def test_a_script_without_a_database_hears_of_it():

@@ -59,6 +59,7 @@ def test_everything_has_a_default():
         ("keep", "0", 0.0),
         ("redirect_hosts", "a.example b.example:8080", ("a.example", "b.example:8080")),
         ("redirect_hosts", ["a.example"], ("a.example",)),
+        ("redirect_hosts", "A.Example [::1]:8080", ("a.example", "[::1]:8080")),
         ("redirect_hosts", "", ()),
         ("admin_permission", "manage", "manage"),
         ("upload_dir", "", None),
@@ -93,6 +94,13 @@ def test_what_may_be_said(name, said, value):
         ("drain", "nan"),
         ("admin_permission", ""),
         ("redirect_hosts", 5),
+        ("redirect_hosts", "https://a.example"),
+        ("redirect_hosts", "a.example, b.example"),
+        ("redirect_hosts", "a.example/"),
+        ("redirect_hosts", "me@a.example"),
+        ("redirect_hosts", ["a.example b.example"]),
+        ("redirect_hosts", [5]),
+        ("threads", float("inf")),
         ("upload_max_size", "4 GiB"),
         ("upload_max_chunk", "0"),
         ("upload_max_open", "-1"),
@@ -101,6 +109,20 @@ def test_what_may_be_said(name, said, value):
 )
 def test_what_is_wrong_is_refused_by_its_name(name, said):
     with pytest.raises(BadSetting, match=rf"asyncview\.{name} = "):
+        read(**{name: said})
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "sentence"),
+    [
+        ("threads", "many", "must be a whole number, 1 or more"),
+        ("lease", "a minute", "must be a number of seconds above 0"),
+        ("keep", "", "must be a number of seconds, 0 or more"),
+        ("redirect_hosts", "https://a.example", "is no name of a host"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_what_would_be_right(name, said, sentence):
+    with pytest.raises(BadSetting, match=sentence):
         read(**{name: said})
 
 

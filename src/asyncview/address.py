@@ -16,7 +16,7 @@ def local_path(value: str, hosts: tuple[str, ...] = ()) -> str:
     if value.startswith("/") and not value.startswith("//"):
         return sent
     parts = urlsplit(value)
-    if parts.scheme in ("http", "https") and parts.netloc in hosts:
+    if parts.scheme in ("http", "https") and parts.netloc.lower() in hosts:
         return sent
     raise ValueError(
         f"{value!r} is no path of this site, and asyncview.redirect_hosts does not"

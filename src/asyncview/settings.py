@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,21 +25,32 @@ def _text(value: Any) -> str:
 
 
 def _whole(value: Any) -> int:
-    number = int(value)
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0
     if number < 1 or (isinstance(value, float) and number != value):
         raise ValueError("must be a whole number, 1 or more")
     return number
 
 
+def _number(value: Any) -> float:
+    """Not a number for what is none; the callers' sentence is better than float's."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
 def _seconds(value: Any) -> float:
-    number = float(value)
+    number = _number(value)
     if not math.isfinite(number) or number <= 0:
         raise ValueError("must be a number of seconds above 0")
     return number
 
 
 def _seconds_or_zero(value: Any) -> float:
-    number = float(value)
+    number = _number(value)
     if not math.isfinite(number) or number < 0:
         raise ValueError("must be a number of seconds, 0 or more")
     return number
@@ -51,8 +63,15 @@ def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return converter
 
 
-def _words(value: Any) -> tuple[str, ...]:
-    return tuple(value.split()) if isinstance(value, str) else tuple(value)
+def _hosts(value: Any) -> tuple[str, ...]:
+    hosts = value.split() if isinstance(value, str) else list(value)
+    for host in hosts:
+        if not re.fullmatch(r"(\[[\da-fA-F:.]+\]|[\w.-]+)(:\d+)?", host):
+            raise ValueError(
+                f"{host!r} is no name of a host: www.example.org, or with a port"
+                " www.example.org:8080, with spaces between several"
+            )
+    return tuple(host.lower() for host in hosts)
 
 
 def _setting(default: Any, convert: Callable[[Any], Any], meaning: str) -> Any:
@@ -102,7 +121,7 @@ class Settings:
         10.0, _seconds_or_zero, "seconds running jobs get at shutdown"
     )
     redirect_hosts: tuple[str, ...] = _setting(
-        (), _words, "other hosts that success_url and error_url may name"
+        (), _hosts, "other hosts that success_url and error_url may name"
     )
     admin_permission: str = _setting(
         "asyncview.admin", _text, "sees and manages everybody's jobs"

@@ -78,9 +78,10 @@ class Site:
         # The others are reached by the connection of the first.
         for name in ("", self.settings.database or ""):
             if name not in databases:
+                said = f" (asyncview.database = {name})" if name else ""
                 missing = "zodbconn.uri" + (f".{name}" if name else "")
                 raise AsyncViewError(
-                    f"asyncview keeps its jobs in the ZODB: set {missing}"
+                    f"asyncview keeps its jobs in the ZODB{said}: set {missing}"
                 )
         database: DB = databases[name]
         return database
