@@ -7,12 +7,15 @@ from decimal import Decimal
 
 import pytest
 from conftest import eventually
+from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.i18n import TranslationString
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
+from webtest import TestApp
 
+from asyncview import AsyncViewError
 from asyncview import BaseAsyncView
 from asyncview import NoSuchProcessError
 from asyncview.store import reading
@@ -51,6 +54,16 @@ def test_a_view_is_registered_by_the_plain_api(make_site):
     for path in ("/added", "/dotted", "/one", "/two/7"):
         assert text_of(site, path) == "hello True"
     assert text_of(site, "/scanned") == '{"path": "/scanned"}'
+
+
+def test_who_forgets_the_include_hears_of_it():
+    with Configurator() as config:
+        config.add_view(Hello, name="added")
+    app = TestApp(config.make_wsgi_app())
+    with pytest.raises(AsyncViewError, match=r'config\.include\("asyncview"\)'):
+        app.post("/added")
+    with pytest.raises(AsyncViewError, match=r'config\.include\("asyncview"\)'):
+        app.get("/added/completed?process_id=x")
 
 
 def test_the_id_is_given_to_those_who_take_it(make_site):

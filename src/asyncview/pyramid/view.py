@@ -9,6 +9,7 @@ from typing import Any
 from pyramid.request import Request
 from pyramid.response import Response
 
+from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import NoSuchProcessError
 from asyncview.exceptions import ProcessCancelledError
 from asyncview.exceptions import ThreadDiedBeforeCompletionError
@@ -129,8 +130,10 @@ class BaseAsyncView:
             # Once entered this address never starts or recurses.
             no_process = True
         if getattr(request, "subpath", ()) and self.process_id is None:
+            check_included(request)
             return subviews.subview(self)
         if not no_process and self.run_process():
+            check_included(request)
             has_on_end = type(self).on_end is not BaseAsyncView.on_end
             return ask(self, terms_of(self) | {"on_end": has_on_end})
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
@@ -269,6 +272,14 @@ def ticket_of(view: BaseAsyncView) -> Ticket | None:
         return None
     ticket: Ticket | None = view.request.environ.get(JOB)
     return ticket
+
+
+def check_included(request: Request) -> None:
+    """AsyncViewError where nobody has included us."""
+    if not hasattr(request.registry, "asyncview"):
+        raise AsyncViewError(
+            'there are no background jobs without config.include("asyncview")'
+        )
 
 
 def raise_for(job: Job) -> None:
