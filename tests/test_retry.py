@@ -8,6 +8,8 @@ import transaction
 from persistent.mapping import PersistentMapping
 from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
+from pyramid_retry import RetryableException
+from pyramid_retry import mark_error_retryable
 from pyramid_zodbconn import get_connection
 from test_exits import Refusing
 from transaction.interfaces import TransientError
@@ -159,6 +161,26 @@ def test_a_transient_error_that_is_raised_in_the_work_is_tried_again(counting):
     site.place.run = run
     assert site.run("/count")["attempt"] == 2
     assert site.see()["mine"] == 2
+
+
+@pytest.mark.parametrize("made", [RetryableException, lambda: marked(OSError("away"))])
+def test_what_is_marked_for_pyramid_retry_is_tried_again_in_a_job_too(counting, made):
+    site = counting()
+
+    def run(view, work):
+        work["mine"] = site.place.attempt()
+        if site.place.attempt() == 1:
+            raise made()
+        return "done"
+
+    site.place.run = run
+    assert site.run("/count")["attempt"] == 2
+    assert site.see()["mine"] == 2
+
+
+def marked(error):
+    mark_error_retryable(error)
+    return error
 
 
 def test_a_transient_error_after_the_job_ended_its_transaction_is_seen(counting):

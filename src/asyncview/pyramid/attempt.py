@@ -31,6 +31,11 @@ from asyncview.ticket import Captured
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
 
+try:
+    from pyramid_retry import IRetryableError
+except ImportError:  # pragma: no cover - it is the application's to install
+    IRetryableError = None
+
 log = logging.getLogger("asyncview.replay")
 
 Handler = Callable[[Request], Response]
@@ -188,6 +193,9 @@ class Attempt:
         # Before the abort: afterwards nobody knows whose error it was.
         if not isinstance(error, Exception):
             return False
+        if IRetryableError is not None and IRetryableError.providedBy(error):
+            # The application has told pyramid_retry, and means its jobs as well.
+            return True
         try:
             return bool(self.tm.get().isRetryableError(error))
         except NoTransaction:
