@@ -161,6 +161,55 @@ def test_page_fits_on_a_phone_and_stands_still_if_asked_to(place, new_tab, to):
     assert tab.evaluate(moving) == 0
 
 
+#: Where the texts of the facts begin in each line, from where the list does.
+BEGINNINGS = """
+    const facts = document.querySelector(".av-facts");
+    const start = facts.getBoundingClientRect().left;
+    const lines = {};
+    facts.querySelectorAll("li:not(:empty)").forEach((item) => {
+        const range = document.createRange();
+        range.selectNodeContents(item);
+        const box = range.getBoundingClientRect();
+        const line = Math.round(box.top);
+        lines[line] = Math.min(lines[line] ?? Infinity, box.left - start);
+    });
+    return Object.values(lines);
+"""
+
+
+def test_no_line_of_the_facts_begins_with_what_parts_them(place, new_tab):
+    tab = new_tab(viewport=PHONE)
+    start(place, tab)
+    place.work.progress(1234567, 5000000, "Reading members")
+    expect(tab.get_by_text("1,234,567 of 5,000,000")).to_be_visible()
+    expect(tab.get_by_text("/s")).to_be_visible()
+    beginnings = tab.evaluate(f"() => {{ {BEGINNINGS} }}")
+    assert len(beginnings) > 1
+    assert max(map(abs, beginnings)) < 1
+
+
+def test_a_percentage_has_no_rate(place, tab):
+    start(place, tab)
+    place.work.progress(25, 100, "A quarter")
+    expect(tab.get_by_text("A quarter")).to_be_visible()
+    place.work.progress(50, 100, "Half")
+    expect(tab.get_by_text("Half")).to_be_visible()
+    expect(tab.get_by_text("50%", exact=True)).to_be_visible()
+    # Of what would it be so many a second?
+    expect(tab.get_by_text("/s")).to_have_count(0)
+
+
+def test_print_has_the_bar_and_no_buttons(place, tab):
+    start(place, tab)
+    place.work.progress(1, 2, "Half")
+    expect(tab.get_by_text("Half")).to_be_visible()
+    tab.emulate_media(media="print")
+    # Backgrounds are not printed by themselves, and a bar is nothing else.
+    adjusted = "getComputedStyle(document.querySelector('progress')).printColorAdjust"
+    assert tab.evaluate(adjusted) == "exact"
+    expect(tab.get_by_role("button", name="Cancel")).to_be_hidden()
+
+
 def test_waiting_bar_moves(place, tab):
     start(place, tab)
     assert tab.evaluate("document.getAnimations().length") > 0

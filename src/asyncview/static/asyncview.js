@@ -532,7 +532,7 @@
         setBar(find("bar"), percent, !(ended && percent === null));
         put("message", doc.message || "");
         put("counts", countsText(doc));
-        put("rate", typeof doc.rate === "number" && !ended
+        put("rate", typeof doc.rate === "number" && doc.total !== 100 && !ended
           ? text("rate", {number: number(doc.rate, doc.rate < 10 ? 1 : 0)}) : "");
         const place = queued && typeof doc.queue_position === "number"
           ? doc.queue_position : null;
