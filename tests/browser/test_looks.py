@@ -161,6 +161,12 @@ def test_page_fits_on_a_phone_and_stands_still_if_asked_to(place, new_tab, to):
     assert tab.evaluate(moving) == 0
 
 
+def lightness(tab, name):
+    """Of a colour of the page, from 0 to 765."""
+    colour = tab.evaluate(f"getComputedStyle(document.body).{name}")
+    return sum(map(int, colour[4:-1].split(",")))
+
+
 #: Where the texts of the facts begin in each line, from where the list does.
 BEGINNINGS = """
     const facts = document.querySelector(".av-facts");
@@ -210,6 +216,14 @@ def test_print_has_the_bar_and_no_buttons(place, tab):
     expect(tab.get_by_role("button", name="Cancel")).to_be_hidden()
 
 
+def test_print_is_dark_on_light_for_who_reads_light_on_dark(place, new_tab):
+    tab = new_tab(color_scheme="dark")
+    start_page(place, tab)
+    assert lightness(tab, "color") > 600
+    tab.emulate_media(media="print")
+    assert lightness(tab, "color") < 150
+
+
 def test_waiting_bar_moves(place, tab):
     start(place, tab)
     assert tab.evaluate("document.getAnimations().length") > 0
@@ -220,8 +234,7 @@ def test_dark_is_dark(place, new_tab):
     for scheme in ("light", "dark"):
         tab = new_tab(color_scheme=scheme)
         start_page(place, tab)
-        ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        grounds.append(sum(map(int, ground[4:-1].split(","))))
+        grounds.append(lightness(tab, "backgroundColor"))
     assert grounds[0] > 600
     assert grounds[1] < 150
 
