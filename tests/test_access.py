@@ -287,7 +287,7 @@ def test_an_application_finds_the_jobs_that_one_may_see(site):
 
     with ExitStack() as stack:
         mine = jobs_of("ann")
-        assert mine.get_job(process_id).job.id == process_id
+        assert mine.get_job(process_id).id == process_id
         assert [each.id for each in mine.running("ann")] == [process_id]
         assert mine.running("ann", tag="none") == []
         assert mine.get_job("nothing") is None

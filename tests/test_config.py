@@ -522,7 +522,7 @@ def test_a_script_may_ask_for_jobs_without_an_application(make_site):
     process_id = site.run("/work")["process_id"]
     site.registry.asyncview.front.router = None
     with prepare(registry=site.registry) as env:
-        assert env["request"].asyncview.get_job(process_id).job.id == process_id
+        assert env["request"].asyncview.get_job(process_id).id == process_id
         assert env["request"].asyncview.running() == []
     # And the jobs that a process takes over run without one, too.
     works(site)

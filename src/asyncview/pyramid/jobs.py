@@ -11,6 +11,7 @@ from pyramid_zodbconn import get_connection
 
 from asyncview import said
 from asyncview.engine import Engine
+from asyncview.job import Job
 from asyncview.job import new_id
 from asyncview.keeper import owner_key
 from asyncview.pyramid import progress
@@ -144,13 +145,16 @@ class Jobs:
 
     # Jobs
 
-    def get_job(self, id: str) -> Entry | None:
-        """A job of this user's (of anybody's for an admin), None if there is none."""
+    def get_job(self, id: str) -> Job | None:
+        """A job of this user's (of anybody's for an admin), None if there is none.
+
+        See `IJob`; it is for reading.
+        """
         store = self._store()
         entry = store.find(id) if store is not None and isinstance(id, str) else None
         if entry is None or not entry.job.view or not self._may_see(entry):
             return None
-        return entry
+        return entry.job
 
     def running(self, owner: Any = None, tag: str | None = None) -> list[SessionReader]:
         """Jobs and sessions that have not ended, newest first; read-only.
