@@ -164,7 +164,7 @@ def test_what_is_said_is_seen_by_others_and_what_is_omitted_stays(api):
 def test_reading_changes_nothing(site, api):
     made = api().create_session()
     made.finish("Done")
-    site.engine.pulse.beat()
+    site.beats()
     before = site.db.lastTransaction()
     for _ in range(3):
         found = api().get_session(made.id)
@@ -182,7 +182,7 @@ def test_document_that_was_given_does_not_change_under_its_reader(api):
 
 def test_million_updates_are_no_million_writes(site, api):
     made = api().create_session(total=100)
-    site.engine.pulse.beat()
+    site.beats()
     before = state_of(site, made.id).live._p_serial
     for i in range(10_000):
         made.update(i)
@@ -340,7 +340,7 @@ def test_session_of_another_process_goes_on_where_it_was(site, api):
     first = api().create_session(current=1, total=4, message="Begins", tasks={"a": "A"})
     with first.task("a", weight=2) as task:
         task.task("part").update(1, 2)
-        site.engine.pulse.beat()
+        site.beats()
         before = first.to_dict()
         # Another process has it, as far as this one knows.
         runner = site.engine.runner
@@ -534,7 +534,7 @@ def test_what_is_said_after_the_end_is_not_shown_anywhere(site, api, end):
         found.status,
         found.overall_percent,
     )
-    site.engine.pulse.beat()
+    site.beats()
     assert api().get_session(made.id).to_dict() == before
 
 
@@ -584,11 +584,22 @@ def test_work_says_once_how_it_ends(site, run):
 
 
 def test_end_with_an_address_that_may_not_be_is_no_end(site, api):
-    made = api().create_session()
+    made = api().create_session(message="Row 7")
     with pytest.raises(ValueError, match="evil"):
-        made.finish(url="//evil.example")
+        made.finish("Done", url="//evil.example")
     assert state_of(site, made.id).status == "running"
+    assert made.to_dict()["message"] == "Row 7"
     made.finish(url="/good")
+
+
+def test_work_is_told_at_once_of_an_address_that_may_not_be(site, run):
+    def work(connection, session):
+        with pytest.raises(ValueError, match="evil"):
+            session.finish("Done", "//evil.example")
+        session.finish("Done", "/good")
+
+    _, state = run(work)
+    assert (state.status, state.changed["success_url"]) == ("completed", "/good")
 
 
 def test_session_ends_with_the_tasks_that_were_said_beforehand(site, api):
@@ -596,7 +607,7 @@ def test_session_ends_with_the_tasks_that_were_said_beforehand(site, api):
     made.complete("a")
     future = Future()
     made.add_parallel("b", future)
-    site.engine.pulse.beat()
+    site.beats()
     assert state_of(site, made.id).status == "running"
     future.set_result(1)
     eventually(lambda: state_of(site, made.id).status == "completed")
@@ -609,7 +620,7 @@ def test_session_whose_task_failed_ends_when_the_others_have_ended(site, api):
     made = api().create_session(tasks={"a": "A", "b": "B"})
     made.error("a", "Refused")
     made.start("b")
-    site.engine.pulse.beat()
+    site.beats()
     assert state_of(site, made.id).status == "running"
     made.complete("b")
     eventually(lambda: state_of(site, made.id).status == "failed")
@@ -636,8 +647,7 @@ def test_tasks_that_are_made_on_the_way_do_not_end_a_session(site, api):
     made = api().create_session()
     with made.task("a"):
         pass
-    site.engine.pulse.beat()
-    site.engine.pulse.beat()
+    site.beats(2)
     assert state_of(site, made.id).status == "running"
     made.finish()
 
@@ -666,7 +676,7 @@ def test_session_of_a_dead_process_ends_as_failed(make_site, tmp_path):
 
 
 def test_session_expires_as_jobs_do(make_site):
-    site = make_site(asyncview__keep="3600")
+    site = make_site(asyncview__keep="3600").by_hand()
     api = Jobs(request_of(site))
     kept, gone = api.create_session(), api.create_session(keep=0)
     kept.finish()
@@ -867,8 +877,7 @@ def test_work_whose_commit_conflicts_has_failed_and_is_not_run_again(site, run):
 def test_tasks_do_not_end_the_session_of_work_that_goes_on(site, run):
     def work(connection, session):
         session.complete("a")
-        site.engine.pulse.beat()
-        site.engine.pulse.beat()
+        site.beats(2)
         assert state_of(site, session.id).status == "running"
 
     _, state = run(work, tasks={"a": "A"})

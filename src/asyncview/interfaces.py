@@ -296,6 +296,9 @@ class IKeeper(Interface):
     ) -> None:
         """Record the end of a session: ``complete`` or ``error``."""
 
+    def address(url: Any) -> str:
+        """As a browser may be sent there; ValueError if it may not."""
+
 
 class IFront(Interface):
     """What knows a web framework: runs a stored request through its application."""

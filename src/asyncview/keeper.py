@@ -204,7 +204,7 @@ class Keeper:
         return kept
 
     def address(self, url: Any) -> str:
-        """As a browser may be sent there; ValueError if it may not."""
+        """See `IKeeper`."""
         return local_path(str(url), self._hosts)
 
     # End

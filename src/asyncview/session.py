@@ -208,6 +208,8 @@ class ProgressSession(Count, Told):
         ended = self._end or (self.wish and self.wish[0])
         if ended:
             raise InvalidTransition(ended, status, "session")
+        if url is not None and self._keeper is not None:
+            url = self._keeper.address(url)
         if message is not None:
             self._message = message
         if self.managed:

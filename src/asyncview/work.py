@@ -113,9 +113,6 @@ class Workers:
             except InvalidTransition:
                 # The commit that raised was one, after all; or it was taken away.
                 return
-            except ValueError:
-                # An address that no browser may be sent to.
-                url = None
             except Exception:
                 log.exception("the end of %.6s… can't be recorded yet", session.id)
                 if self._keeper.runner.closing.wait(PATIENCE):
