@@ -104,6 +104,24 @@ class Site:
         self.engine.pulse.start = lambda: None
         return self
 
+    def beats(self, times=1):
+        """Wait until the pulse has beaten so often from now on, each time as a whole.
+
+        Its own thread does it: two that beat at once would get in each other's way.
+        """
+        pulse, beaten = self.engine.pulse, threading.Semaphore(0)
+        beat = pulse.beat
+
+        def counted():
+            beat()
+            beaten.release()
+
+        pulse.beat = counted
+        for _ in range(times):
+            self.engine.start()
+            assert beaten.acquire(timeout=PATIENCE), "the pulse does not beat"
+        pulse.beat = beat
+
     def browser(self, **environ):
         """Another user with cookies of their own."""
         return TestApp(self.wsgi, extra_environ=environ)

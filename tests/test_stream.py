@@ -155,7 +155,7 @@ def test_error_of_one_task_ends_no_stream_while_others_run(api):
 
 
 def test_stream_of_what_is_deleted_meanwhile_ends(make_site):
-    site = make_site(asyncview__keep="3600")
+    site = make_site(asyncview__keep="3600").by_hand()
     api = api_of(site)
     made = api.create_session(keep=0)
     stream = api.get_session(made.id).stream(0)

@@ -262,6 +262,7 @@ def test_a_job_may_be_kept_for_ever(make_site):
             return id in store_of(connection, "tests").finished
 
     eventually(filed)
+    site.engine.pulse.stop()
     site.engine.runner.clock = lambda: time.time() + 50 * 365 * 86400
     site.engine.pulse.sweep()
     assert site.status("/kept", id)["status"] == "completed"
