@@ -187,7 +187,7 @@ def test_session_of_another_owner_is_unknown_and_unharmed(site, gate):
 def test_address_without_the_parameter_is_a_bad_request(site):
     response = user(site).get("/own/progress", status=400)
     assert response.content_type == "application/json"
-    assert response.json["error"]
+    assert response.json["error"] == "The address lacks a valid progress_id."
     user(site).get("/own/progress?progressId=1", status=400)
 
 

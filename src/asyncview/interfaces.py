@@ -263,7 +263,7 @@ class IProgressSession(ICount):
         """
 
     def fail(error: Any, url: str | None = None) -> None:
-        """End it as failed: with an exception, or a text that users may see."""
+        """End it as failed: with an exception, a text that users may see, or None."""
 
     def to_dict() -> dict[str, Any]:
         """``session_id``, ``status``, ``overall_percent``, ``message``, ``tasks``.

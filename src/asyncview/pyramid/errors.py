@@ -69,7 +69,7 @@ def wrong(request: Request, code: int, title: Any, message: Any) -> Response:
 
 
 def bad_process_id(request: Request) -> Response:
-    message = _("The address lacks a valid process_id.")
+    message = _("The address lacks a valid ${name}.", mapping={"name": "process_id"})
     return wrong(request, 400, _("Bad request"), message)
 
 

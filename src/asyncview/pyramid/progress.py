@@ -32,6 +32,8 @@ from asyncview.store import store_of
 #: Name of the route of the one progress view.
 ROUTE = "asyncview.progress"
 
+PARAMETER = "progress_id"
+
 
 def view(request: Request) -> Response:
     """The status document of ``progress_id``; with ``page`` the page that polls it."""
@@ -40,9 +42,10 @@ def view(request: Request) -> Response:
         response = json_response({"error": request.method}, 405)
         response.headers["Allow"] = "GET, HEAD"
         return response
-    id = request.GET.get("progress_id")
+    id = request.GET.get(PARAMETER)
     if id is None:
-        text = request.localizer.translate(_("The address lacks a valid process_id."))
+        lacking = _("The address lacks a valid ${name}.", mapping={"name": PARAMETER})
+        text = request.localizer.translate(lacking)
         return json_response({"error": text}, 400)
     paged = is_asked(request, "page")
     with found(request, id) as entry:
