@@ -317,6 +317,28 @@ def test_upload_goes_on_after_a_reload(place, line, tab, make_file):
     assert result(place, tab)[0] == described(path)
 
 
+def test_what_was_there_before_is_not_taken_for_speed(place, line, tab, make_file):
+    leave_anyway(tab)
+    path = make_file(3 * CHUNK)
+    line.hold_after(1)
+    tab.goto(f"{place.url}/import")
+    choose(tab, path)
+    assert line.held.wait(PATIENCE)
+    tab.reload()
+    line.open()
+    network = tab.context.new_cdp_session(tab)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1}
+    network.send("Network.enable")
+    network.send(
+        "Network.emulateNetworkConditions", slow | {"uploadThroughput": MIB // 4}
+    )
+    choose(tab, path)
+    rate = re.compile(r"[\d.]+ (\wB)/s")
+    expect(row(tab)).to_contain_text(rate, timeout=1000 * PATIENCE)
+    assert rate.search(row(tab).inner_text()).group(1) == "kB"
+    tab.get_by_role("button", name="Cancel").click()
+
+
 def test_what_an_earlier_visit_left_can_be_discarded(place, line, tab, make_file):
     leave_anyway(tab)
     line.hold_after(1)

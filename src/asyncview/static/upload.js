@@ -118,6 +118,8 @@
       problem: null,
       uid: null,
       sent: 0,
+      // Of these, what was there before, and says nothing of the speed.
+      found: 0,
       start: start,
       pause: pause,
       resume: function () { become("waiting"); },
@@ -182,7 +184,7 @@
       if (target.origin !== window.location.origin) return {status: 501};
       url = target.pathname + target.search;
       token = null;
-      offset = it.sent = 0;
+      offset = it.sent = it.found = 0;
       unsure = false;
       keep();
       return null;
@@ -199,6 +201,7 @@
       }
       offset = found;
       unsure = false;
+      it.found += Math.max(0, offset - it.sent);
       reach(offset);
       return null;
     }
@@ -265,7 +268,7 @@
         restarts += 1;
         memory.forget(key);
         url = null;
-        offset = it.sent = 0;
+        offset = it.sent = it.found = 0;
         return true;
       }
       const passing = status === 0 || PASSING.includes(status) ||
@@ -453,14 +456,15 @@
 
     function measure(it) {
       const now = performance.now();
+      const sent = it.sent - it.found;
       if (it.state !== "sending") {
         seen = speed = null;
       } else if (seen === null) {
-        seen = {at: now, since: now, sent: it.sent};
+        seen = {at: now, since: now, sent: sent};
       } else if (now - seen.at >= 900) {
-        const recent = 1000 * (it.sent - seen.sent) / (now - seen.at);
+        const recent = 1000 * (sent - seen.sent) / (now - seen.at);
         speed = speed === null ? recent : 0.7 * speed + 0.3 * recent;
-        seen = {at: now, since: seen.since, sent: it.sent};
+        seen = {at: now, since: seen.since, sent: sent};
       }
     }
 
