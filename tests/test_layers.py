@@ -62,7 +62,7 @@ LAYERS = """
     body uploaded
     staging
     staged
-    folding journal
+    folding journal digest
     disk
     outcome progress request upload
     address said settings loop console

@@ -18,13 +18,13 @@ from uploading import cut
 from uploading import some_bytes
 
 from asyncview import journal
+from asyncview.digest import Digest
 from asyncview.disk import sync
 from asyncview.exceptions import UploadExpired
 from asyncview.exceptions import UploadIncomplete
 from asyncview.exceptions import UploadNotFound
 from asyncview.exceptions import UploadRefused
 from asyncview.journal import LONG
-from asyncview.staged import Digest
 from asyncview.staged import Staged
 from asyncview.staging import IDLE
 from asyncview.staging import Staging

@@ -5,7 +5,6 @@ in files of its own.  The lock is held for a block at a time, never while a clie
 waited for.
 """
 
-import hashlib
 import os
 import secrets
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import suppress
-from typing import NamedTuple
 from urllib.parse import quote
 
+from asyncview.digest import Digest
+from asyncview.digest import checked
 from asyncview.disk import Block
 from asyncview.disk import disk_space
-from asyncview.disk import in_memory
 from asyncview.disk import length
 from asyncview.disk import opened
 from asyncview.disk import sync
@@ -39,13 +38,6 @@ from asyncview.upload import Part
 from asyncview.upload import begin
 
 MANIFEST = "manifest"
-
-
-class Digest(NamedTuple):
-    """What a chunk must hash to; ``algorithm`` is one of `hashlib`'s."""
-
-    algorithm: str
-    value: bytes
 
 
 class Staged:
@@ -307,22 +299,3 @@ class Staged:
 def refuse_if_complete(chunks: Chunks) -> None:
     if chunks.complete:
         raise UploadRefused(409, "complete", "the upload is complete")
-
-
-def checked(
-    blocks: Iterable[Block], size: int | None, digest: Digest | None
-) -> Iterator[Block]:
-    """The blocks; at their end UploadRefused where they are not what was announced."""
-    seen = 0
-    hasher = None if digest is None else hashlib.new(digest.algorithm)
-    for block in blocks:
-        seen += length(block)
-        if size is not None and seen > size:
-            break
-        if hasher is not None:
-            hasher.update(in_memory(block))
-        yield block
-    if size is not None and seen != size:
-        raise UploadRefused(400, "wrong_length", f"this is not {size} bytes long")
-    if hasher is not None and digest is not None and hasher.digest() != digest.value:
-        raise UploadRefused(460, "checksum", "the checksum is another one")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pyramid.request import Request
 
+from asyncview.digest import Digest
 from asyncview.exceptions import UploadRefused
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.uploads.incoming import Content
@@ -14,7 +15,6 @@ from asyncview.pyramid.uploads.incoming import digest_of
 from asyncview.pyramid.uploads.incoming import number
 from asyncview.pyramid.uploads.incoming import staging_of
 from asyncview.pyramid.uploads.incoming import uploader_of
-from asyncview.staged import Digest
 from asyncview.staged import Staged
 from asyncview.upload import Chunks
 from asyncview.upload import safe_name
