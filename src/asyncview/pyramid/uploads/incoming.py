@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from io import BufferedRandom
 from io import BufferedReader
+from io import FileIO
 from typing import Any
 from typing import NamedTuple
 
 from pyramid.request import Request
 
+from asyncview.digest import Digest
 from asyncview.disk import BLOCK
 from asyncview.disk import STRETCH
 from asyncview.disk import Block
@@ -26,7 +28,6 @@ from asyncview.exceptions import UploadRefused
 from asyncview.pyramid.access import engine_of
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.identity import visitor_of
-from asyncview.staged import Digest
 from asyncview.staging import Staging
 from asyncview.upload import Owner
 
@@ -206,6 +207,8 @@ def _blocks(file: Any, left: int) -> Iterator[Block]:
 
 def _on_disk(file: Any) -> bool:
     """Whether the descriptor of a file has the same bytes as the file itself."""
-    return isinstance(file, BufferedRandom | BufferedReader) and stat.S_ISREG(
-        os.fstat(file.fileno()).st_mode
+    return (
+        isinstance(file, BufferedRandom | BufferedReader)
+        and isinstance(file.raw, FileIO)
+        and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
     )
