@@ -14,6 +14,7 @@ from ZODB.Connection import Connection
 from asyncview import BaseAsyncView
 from asyncview.dispatch import Live
 from asyncview.executors import threads
+from asyncview.executors.batches import Batches
 from asyncview.pulse import Pulse
 from asyncview.rescue import Claim
 from asyncview.runner import Runner
@@ -21,6 +22,7 @@ from asyncview.standalone import NoExecutor
 from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
+from asyncview.ticket import token_in
 
 
 @pytest.fixture
@@ -618,3 +620,43 @@ def test_turn_that_comes_while_the_job_is_taken_is_noticed(
     assert facts(site, ids[0]) == DONE
     assert dead.runner.run(dead.tickets[1]) == "fenced"
     assert runs == Counter(ids[:1])
+
+
+# Batches
+
+
+class Claimed:
+    """As much of a ticket as a batch looks at."""
+
+    begun = 0.0
+
+    def __init__(self, batch, place):
+        self.token = token_in(batch, place)
+        self.ahead = place > 0
+
+
+def tickets(batch, count):
+    return [Claimed(batch, place) for place in range(count)]
+
+
+def test_batch_that_is_put_back_is_in_its_order():
+    batches, me, other = Batches(), threading.Thread(), threading.Thread()
+    one, two = tickets("one", 4), tickets("two", 2)
+    batches.add([*one, *two])
+    assert [batches.next(me), batches.next(other)] == [one[0], two[0]]
+    batches.restore(batches.take([one[2], two[1]]))
+    assert batches.ahead() == [*one[1:], two[1]]
+    assert batches.stuck({one[0]: me}, 1.0) == []
+    one[0].begun = 0.5
+    assert batches.stuck({one[0]: me, two[0]: other}, 1.0) == one[1:]
+
+
+def test_nothing_is_put_back_behind_an_end_that_is_not_recorded():
+    batches, me = Batches(), threading.Thread()
+    batches.add(mine := tickets("one", 3))
+    assert batches.next(me) is mine[0]
+    taken = batches.take([mine[1]])
+    assert batches.drop(me) == [mine[2]]
+    assert batches.restore(taken) == [mine[1]]
+    assert batches.ahead() == []
+    assert batches.next(me) is None
