@@ -10,6 +10,9 @@ from chaos.oracle import judge
 from chaos.points import POINTS
 from chaos.servers import wait_until
 
+#: Threads of the servers that run what is left, in the end.
+THREADS = 4
+
 #: Seconds until a server that does not reach its point is killed all the same.
 LONGEST = 4.0
 
@@ -37,9 +40,9 @@ class Rampage:
         servers = [each for each in self._slots if each is not None]
         return random.choice(servers) if servers else None
 
-    def _start(self, slot, point):
-        server = self.world.start(point, self._dice.randint(1, 3)).ready()
-        self._slots[slot] = server
+    def _start(self, slot, point, **settings):
+        count = self._dice.randint(1, 3)
+        self._slots[slot] = self.world.start(point, count, **settings).ready()
 
     def _end(self, slot, point):
         server = self._slots[slot]
@@ -68,7 +71,8 @@ class Rampage:
                 self._end(slot, point)
             # They do not stop before there is a server that answers.
             for slot in range(len(self._slots)):
-                self._start(slot, None)
+                # Those that are killed run few at a time, so that there is a queue.
+                self._start(slot, None, asyncview__threads=THREADS)
         finally:
             self.clients.stop()
         return self
