@@ -68,14 +68,12 @@ class Server:
         self.log = log
         self._port_file = port_file
         self._port = None
+        self._born = self._stat()[19:20]
 
     @property
     def alive(self):
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        """Whether it is there, and its pid not another process's by now."""
+        return bool(self._born) and self._stat()[19:20] == self._born
 
     def port(self):
         """None while it does not serve yet, or never will."""
@@ -139,7 +137,15 @@ class Server:
         return line
 
     def _state(self):
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return self._stat()[0]
+
+    def _stat(self):
+        """State, and what follows: the 19th from it is when it was started."""
+        try:
+            text = Path(f"/proc/{self.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        return text.rpartition(")")[2].split()
 
 
 #: Of all servers.

@@ -50,13 +50,23 @@ def serve(orders):
 
 
 def main():
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    children = []
+    children = set()
+
+    def reap(number, frame):
+        # At once: who asks whether a server is alive takes a zombie for one.  And none
+        # is kept: its pid may be anybody's by the time when all are killed.
+        with suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                children.discard(pid)
+
+    signal.signal(signal.SIGCHLD, reap)
     for line in sys.stdin:
         orders = json.loads(line)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             # Not the way back into the loop, whatever happens.
             try:
                 os.close(0)
@@ -66,10 +76,11 @@ def main():
                 logging.exception("the server could not be started")
             finally:
                 os._exit(1)
-        children.append(pid)
+        children.add(pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
-    for pid in children:
+    for pid in list(children):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
