@@ -46,7 +46,7 @@ LAYERS = """
     reader
     executors
     pulse
-    rescue
+    rescue unreadable expiry
     runner tidying
     claims ends
     place

@@ -14,11 +14,11 @@ from ZODB.POSException import ConflictError
 from asyncview import BaseAsyncView
 from asyncview.count import Stopped
 from asyncview.exceptions import JobCancelled
+from asyncview.expiry import BATCH
 from asyncview.job import Job
 from asyncview.job import new_id
 from asyncview.outcome import Outcome
 from asyncview.progress import NOTHING
-from asyncview.pulse import BATCH
 from asyncview.request import StoredRequest
 from asyncview.rescue import Claim
 from asyncview.store import Lease

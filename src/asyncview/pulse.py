@@ -4,21 +4,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from persistent import Persistent
-from transaction.interfaces import TransientError
 from ZODB.Connection import Connection
-from ZODB.POSException import POSKeyError
 
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
+from asyncview.expiry import BATCH
+from asyncview.expiry import EXPIRE
+from asyncview.expiry import Expired
+from asyncview.expiry import expire
+from asyncview.expiry import expires
 from asyncview.failure import TIMEOUT
 from asyncview.interfaces import IExecutor
-from asyncview.job import CANCELLED
-from asyncview.job import COMPLETED
 from asyncview.job import QUEUED
 from asyncview.job import Job
 from asyncview.progress import Snapshot
@@ -32,6 +30,7 @@ from asyncview.store import reading
 from asyncview.store import store_of
 from asyncview.store import transact
 from asyncview.tidying import Tidying
+from asyncview.unreadable import Unreadable
 
 log = logging.getLogger("asyncview.pulse")
 
@@ -41,21 +40,6 @@ SETTLE = 5.0
 
 #: A lease has this many heartbeats.
 BEATS = 6
-
-#: Jobs that a sweep lets go at most, and in one transaction: few, because a FileStorage
-#: makes every request wait while it stores.
-EXPIRE = 200
-BATCH = 5
-
-
-def unload(stored: bool, records: list[Persistent]) -> None:
-    """Have a connection's cache let go of ``records``, after a commit.
-
-    Thousands that are read once and stay for a while have Python collect all garbage
-    there is, and meanwhile every thread of the process waits.
-    """
-    for record in records:
-        record._p_deactivate()
 
 
 class Pulse:
@@ -102,9 +86,7 @@ class Pulse:
         self._news: dict[str, Snapshot] = {}
         #: Jobs that have ended and stand among the unfinished still.
         self._tidy: set[str] = set()
-        #: Jobs whose records can't be read; those of them that are not there at all.
-        self._unreadable: set[str] = set()
-        self._lost: set[str] = set()
+        self._unreadable = Unreadable()
         self._beaten = -float("inf")
         self._leased = False
 
@@ -218,44 +200,19 @@ class Pulse:
             return
         worker = self.runner.worker
         for id, snapshot in self._news.items():
-            with self._reading(id):
+            with self._unreadable.skipped(id):
                 entry = store.find(id)
                 # It may have been taken from us, and be another's by now.
                 if entry is not None and entry.job.state.worker == worker:
                     if entry.progress is not None:
                         entry.progress.snapshot = snapshot
         for id in tidy:
-            with self._reading(id):
-                store.file(id, self.expires)
+            with self._unreadable.skipped(id):
+                store.file(id, self._expires)
         if leaving:
             store.leases.pop(worker, None)
         elif beating:
             store.beat(worker)
-
-    @contextmanager
-    def _reading(self, id: str, what: str = "") -> Iterator[None]:
-        """One record that can't be read must not keep the others waiting.
-
-        ``what`` it is, if not a job.
-        """
-        try:
-            yield
-        except TransientError:
-            raise
-        except Exception as error:
-            if id not in self._unreadable:
-                self._unreadable.add(id)
-                log.exception("%s can't be read", what or f"{id[:6]}…")
-            if isinstance(error, POSKeyError) and not what:
-                self._lost.add(id)
-
-    def expires(self, job: Job) -> float:
-        """When a finished job may go, in seconds since the epoch."""
-        keep = job.term("keep")
-        if keep is None:
-            ended_well = job.state.status in (COMPLETED, CANCELLED)
-            keep = self.settings.keep if ended_well else self.settings.keep_failed
-        return float((job.state.finished or job.created) + keep)
 
     def _time_out(self, session: ProgressSession) -> None:
         """A job has run for longer than its view allows, or its ``on_end`` has."""
@@ -273,7 +230,7 @@ class Pulse:
         with reading(self.runner.db) as connection:
             store = store_of(connection, self.runner.name)
             for id in ids:
-                with self._reading(id):
+                with self._unreadable.skipped(id):
                     entry = None if store is None else store.find(id)
                     if entry is not None and entry.cancel:
                         asked.append(id)
@@ -299,7 +256,7 @@ class Pulse:
         stray: list[tuple[float, str]] = []
         claims: list[Claim] = []
         dead: list[Claim] = []
-        expired: list[tuple[int, str]] = []
+        expired: list[Expired] = []
         with reading(self.runner.db) as connection:
             store = store_of(connection, self.runner.name)
             if store is None:
@@ -307,15 +264,15 @@ class Pulse:
             self.ids.avoid = store.unreadable()
             for number in self.ids.avoid:
                 name = f"shard {number} of the registry"
-                with self._reading(name, name):
+                with self._unreadable.skipped(name, name):
                     store.shards[number]._p_activate()
             for id, entry in store.items():
                 if not (id in self.live or self._executor.waiting(id)):
-                    with self._reading(id):
+                    with self._unreadable.skipped(id):
                         self._sort(entry, stray, claims)
-            with self._reading("leases", "the leases"):
+            with self._unreadable.skipped("leases", "the leases"):
                 dead = self.rescue.dead(store, claims)
-            with self._reading("expiry", "what has expired"):
+            with self._unreadable.skipped("expiry", "what has expired"):
                 expired = store.expired(self.runner.clock(), EXPIRE)
         for claim in dead:
             self._guarded(self._rescue, claim)
@@ -326,7 +283,7 @@ class Pulse:
             self._guarded(self._expire, expired[start : start + BATCH])
         if len(expired) == EXPIRE:
             self._due = now
-        if self._lost:
+        if self._unreadable.lost:
             self._guarded(self._drop_lost)
 
     def _tidy_uploads(self) -> None:
@@ -349,36 +306,11 @@ class Pulse:
         if self.rescue.rescue(claim) == QUEUED and claim.job_id is not None:
             self._submit(claim.job_id)
 
-    def _expire(self, expired: list[tuple[int, str]]) -> None:
-        def change(connection: Connection) -> None:
-            store = store_of(connection, self.runner.name)
-            assert store is not None
-            gone: list[Persistent] = []
-            for expires, id in expired:
-                try:
-                    job = store.forget(expires, id)
-                    if job is not None:
-                        gone += (job, job.state)
-                except TransientError:
-                    raise
-                except Exception:
-                    # Whatever is wrong with it, its time is over.
-                    log.exception("%.6s… has expired, and can't be read", id)
-                    store.drop(id)
-                    store.forget(expires, id)
-            connection.transaction_manager.get().addAfterCommitHook(unload, (gone,))
+    def _expires(self, job: Job) -> float:
+        return expires(job, self.settings)
 
-        transact(self.runner.db, change)
-        log.info("%d finished jobs have expired", len(expired))
+    def _expire(self, expired: list[Expired]) -> None:
+        expire(self.runner.db, self.runner.name, expired)
 
     def _drop_lost(self) -> None:
-        """Take jobs out of the registry whose records are not in the database."""
-
-        def change(connection: Connection) -> None:
-            store = store_of(connection, self.runner.name)
-            assert store is not None
-            for id in self._lost:
-                store.drop(id)
-
-        transact(self.runner.db, change)
-        self._lost.clear()
+        self._unreadable.drop_lost(self.runner.db, self.runner.name)
