@@ -6,6 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from conftest import PATIENCE
 from conftest import eventually
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
@@ -54,6 +55,28 @@ def test_a_view_is_registered_by_the_plain_api(make_site):
     for path in ("/added", "/dotted", "/one", "/two/7"):
         assert text_of(site, path) == "hello True"
     assert text_of(site, "/scanned") == '{"path": "/scanned"}'
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        lambda self, process_id: process_id,
+        lambda self, id: id,
+        lambda self, **kw: kw["process_id"],
+        lambda self, *args, process_id: process_id,
+    ],
+)
+def test_a_processing_page_is_given_the_id_as_it_takes_it(make_site, gate, page):
+    class Waiting(BaseAsyncView):
+        processing_page = page
+
+        def __run__(self):
+            gate.wait(PATIENCE)
+
+    site = make_site(lambda config: config.add_async_view(Waiting, "waiting"))
+    process_id = site.start("/waiting")
+    answer = site.app.get(f"/waiting/processing?process_id={process_id}")
+    assert answer.text == process_id
 
 
 def test_who_forgets_the_include_hears_of_it():

@@ -140,7 +140,10 @@ def chosen(view: Any, name: str, *args: Any, **kw: Any) -> Any:
     named = getattr(view, name)
     request = view.request
     if callable(named):
-        result = named(*args, **kw)
+        if args and takes_process_id(getattr(named, "__func__", named)):
+            result = named(process_id=args[0], **kw)
+        else:
+            result = named(*args, **kw)
         if not isinstance(result, (str, bytes)):
             return result
         # Asked of a page a text is one, whatever it would be as a result.
@@ -151,6 +154,17 @@ def chosen(view: Any, name: str, *args: Any, **kw: Any) -> Any:
     if args:
         kw["process_id"] = args[0]
     return helper.render_view(request, kw, view, view.context)
+
+
+@cache
+def takes_process_id(func: Callable[..., Any]) -> bool:
+    """Whether a ``__run__`` or the like has a parameter of this name."""
+    parameters = inspect.signature(func).parameters
+    return any(
+        each.kind is each.VAR_KEYWORD
+        or (each.name == "process_id" and each.kind is not each.POSITIONAL_ONLY)
+        for each in parameters.values()
+    )
 
 
 def _package(view: Any, name: str) -> Any:

@@ -1,9 +1,7 @@
 """`BaseAsyncView`: what an author subclasses."""
 
 import functools
-import inspect
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from pyramid.request import Request
@@ -250,7 +248,7 @@ def run_replayed(view: BaseAsyncView, ticket: Ticket) -> Any:
         return Response(status=204)
     request.environ[VIEW] = view
     try:
-        if takes_process_id(type(view).__run__):
+        if pages.takes_process_id(type(view).__run__):
             result = view.__run__(process_id=ticket.id)
         else:
             result = view.__run__()
@@ -293,14 +291,3 @@ def raise_for(job: Job) -> None:
             failure.id, failure.reason, failure.type, failure.message
         )
     assert state.status != COMPLETED or state.outcome is not None
-
-
-@functools.cache
-def takes_process_id(run: Callable[..., Any]) -> bool:
-    """Whether a ``__run__`` has a parameter for it."""
-    parameters = inspect.signature(run).parameters
-    return any(
-        each.kind is each.VAR_KEYWORD
-        or (each.name == "process_id" and each.kind is not each.POSITIONAL_ONLY)
-        for each in parameters.values()
-    )
