@@ -114,6 +114,8 @@ def test_anothers_click_is_told_to_wait(site):
     page = bob.post("/one", status=409)
     assert int(page.headers["Retry-After"]) >= 1
     assert "Somebody else" in page.text
+    # There are not too many, there is this one.
+    assert page.html.h1.string == "Not yet"
     document = bob.post("/one", headers=API, status=409)
     assert "Somebody else" in document.json["error"]
 

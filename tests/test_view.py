@@ -15,6 +15,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
 from webtest import TestApp
+from webtest import TestRequest
 
 from asyncview import AsyncViewError
 from asyncview import BaseAsyncView
@@ -77,6 +78,24 @@ def test_a_processing_page_is_given_the_id_as_it_takes_it(make_site, gate, page)
     process_id = site.start("/waiting")
     answer = site.app.get(f"/waiting/processing?process_id={process_id}")
     assert answer.text == process_id
+
+
+def test_the_stock_button_asks_for_what_its_page_was_asked_for(make_site):
+    class Year(BaseAsyncView):
+        def __run__(self):
+            return self.request.params["year"]
+
+    site = make_site(lambda config: config.add_async_view(Year, "year"))
+    query = "year=20%2025&x=%22%3E"
+    page = site.app.get(f"/year?{query}")
+    assert page.form.action == f"/year?{query}"
+    process_id = page.form.submit(status=303).location.rpartition("=")[2]
+    site.wait(process_id)
+    assert site.result("/year", process_id).text == "20 25"
+    # What no browser sends, neither.
+    odd = TestRequest.blank("/year", environ={"QUERY_STRING": 'a="><b>'})
+    page = site.app.request(odd)
+    assert page.form.action == "/year?a=%22%3E%3Cb%3E"
 
 
 def test_who_forgets_the_include_hears_of_it():

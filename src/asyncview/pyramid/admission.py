@@ -81,7 +81,7 @@ def twin_of(request: Request, key: str, owner: Any) -> Response | None:
     response = errors.wrong(
         request,
         409,
-        _("Too many jobs"),
+        _("Not yet"),
         _("Somebody else is doing this at the moment. Please try again later."),
     )
     response.headers["Retry-After"] = answers.retry_after(request)

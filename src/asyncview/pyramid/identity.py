@@ -15,6 +15,7 @@ from asyncview.job import Job
 
 #: WebOb's own, so that our links are what `request.path` would be.
 PATH_SAFE = "/~!$&'()*+,;=:@"
+QUERY_SAFE = PATH_SAFE + "?%"
 
 VISITOR = "asyncview.visitor"
 
@@ -44,6 +45,13 @@ def has_dots(request: Request) -> bool:
 def own_url(request: Request) -> str:
     """The view's own address, path-absolute and quoted, SCRIPT_NAME included."""
     return quote(request.script_name + own_path(request), PATH_SAFE) or "/"
+
+
+def own_query(request: Request) -> str:
+    """The query of the view's own address with its question mark; empty if none."""
+    if request.subpath or not request.query_string:
+        return ""
+    return "?" + quote(request.query_string.encode("latin-1"), QUERY_SAFE)
 
 
 def subview_url(base: str, name: str, process_id: str) -> str:

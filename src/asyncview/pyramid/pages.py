@@ -19,6 +19,7 @@ from asyncview.job import FINAL
 from asyncview.pyramid.answers import private
 from asyncview.pyramid.facts import csrf_field
 from asyncview.pyramid.facts import csrf_names
+from asyncview.pyramid.identity import own_query
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.results import as_body
 
@@ -184,7 +185,8 @@ def start(request: Request, label: Any, values: dict[str, Any]) -> Response:
         {
             "label": request.localizer.translate(label),
             "message": values.get("message"),
-            "action": own_url(request),
+            # As of a form without an action: what was asked for there is asked again.
+            "action": own_url(request) + own_query(request),
             "csrf_name": name,
             "csrf_token": token,
         },
