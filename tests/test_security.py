@@ -219,7 +219,7 @@ def test_dependencies_are_those_whose_holes_are_mended(name):
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("docs/operations.rst", "Who can write to it can run code in every process"),
+        ("docs/operations.rst", "who can store one can have code of their own run"),
         ("docs/operations.rst", "until they expire"),
         ("docs/operations.rst", "*and* the database was packed"),
         ("docs/deployment.rst", "waitress believes no proxy until it is told which"),
