@@ -25,9 +25,12 @@ from asyncview import AsyncViewError
 from asyncview import InvalidTransition
 from asyncview import JobCancelled
 from asyncview import ProgressSession
+from asyncview.failure import Failure
+from asyncview.progress import NOTHING
 from asyncview.pyramid.jobs import Jobs
 from asyncview.store import reading
 from asyncview.store import store_of
+from asyncview.store import transact
 
 
 def request_of(site, user=None, **environ):
@@ -581,6 +584,45 @@ def test_work_says_once_how_it_ends(site, run):
 
     _, state = run(work)
     assert (state.status, state.changed["error_msg"]) == ("failed", "No such file")
+
+
+def elsewhere(site, id, change):
+    """What another process does to the state of a session."""
+
+    def changed(connection):
+        change(store_of(connection, "tests").find(id).job.state)
+
+    transact(site.db, changed)
+
+
+@pytest.mark.parametrize("how", ["taken over", "given up"])
+def test_session_that_is_lost_to_another_process_is_over_here(site, api, how):
+    made = api().create_session(total=4)
+    made.update(1)
+    site.beats()
+    if how == "taken over":
+        elsewhere(site, made.id, lambda state: state.take_over("other", "token"))
+    else:
+        failure = Failure("interrupted", "id")
+        elsewhere(site, made.id, lambda state: state.fail(failure, NOTHING, 2.0))
+    eventually(lambda: made.has_error)
+    made.update(3, message="late")
+    site.beats()
+    assert (made.to_dict()["message"], made.overall_percent) == ("", 25)
+    assert not site.engine.live.session(made.id)
+    with pytest.raises(InvalidTransition):
+        made.finish()
+    if how == "taken over":
+        assert state_of(site, made.id).status == "running"
+
+
+def test_pulse_that_sees_the_end_first_says_the_same(site, api):
+    made = api().create_session(total=4)
+    changed = site.engine.keeper.changed("complete", "Done", None)
+    transact(site.db, lambda conn: site.engine.keeper.record(conn, made, changed, None))
+    site.beats()
+    assert made.is_complete
+    made.finish()
 
 
 def test_end_with_an_address_that_may_not_be_is_no_end(site, api):

@@ -185,7 +185,7 @@ class Pulse:
             self._tidy.difference_update(tidy)
         if beating:
             self._beaten, self._leased = self._monotonic(), True
-        self._look_for_cancel()
+        self._look_around()
 
     def _take(self, session: ProgressSession, now: float) -> None:
         snapshot = session.take(now)
@@ -221,12 +221,13 @@ class Pulse:
         if self.live.is_parting(id) or self.rescue.take(id, TIMEOUT) is not None:
             self._executor.abandon(id)
 
-    def _look_for_cancel(self) -> None:
-        ids = [str(session.id) for session in self.live.sessions()]
-        ids += self._executor.ahead()
+    def _look_around(self) -> None:
+        """See what others have said of what is here."""
+        sessions = {str(session.id): session for session in self.live.sessions()}
+        ids = [*sessions, *self._executor.ahead()]
         if not ids:
             return
-        asked = []
+        asked, over = [], []
         with reading(self.runner.db) as connection:
             store = store_of(connection, self.runner.name)
             for id in ids:
@@ -234,8 +235,14 @@ class Pulse:
                     entry = None if store is None else store.find(id)
                     if entry is not None and entry.cancel:
                         asked.append(id)
+                    if id in sessions and (end := sessions[id].seen(entry)):
+                        over.append((id, end))
         for id in asked:
             self._guarded(self._cancel, id)
+        for id, end in over:
+            sessions[id].ended(end)
+            if self.live.session(id) is sessions[id]:
+                self.live.end(id)
 
     # Sweep
 

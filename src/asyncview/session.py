@@ -23,11 +23,13 @@ from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import InvalidTransition
 from asyncview.interfaces import IKeeper
 from asyncview.interfaces import IProgressSession
+from asyncview.job import COMPLETED
 from asyncview.progress import COMPLETE
 from asyncview.progress import ERROR
 from asyncview.progress import NOTHING
 from asyncview.progress import RUNNING
 from asyncview.progress import Snapshot
+from asyncview.shard import Entry
 from asyncview.task import Result
 from asyncview.task import Task
 from asyncview.task import give
@@ -230,6 +232,20 @@ class ProgressSession(Count, Told):
             if self._final is None:
                 self._final = self._last, time.time()
             self._end = status
+
+    def seen(self, entry: Entry | None) -> str | None:
+        """How it is over here, as its record says; None where it is not.
+
+        Another process may have it, or have taken this one for dead.
+        """
+        if not self.kept:
+            return None
+        state = None if entry is None else entry.job.state
+        if state is None or state.token != self.token:
+            return ERROR
+        if not state.ended:
+            return None
+        return COMPLETE if state.status == COMPLETED else ERROR
 
     @property
     def settled(self) -> bool:
