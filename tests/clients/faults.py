@@ -1,5 +1,6 @@
 """A middleware in which requests for uploads come to grief, in a settled order."""
 
+import io
 import json
 import os
 import random
@@ -42,11 +43,29 @@ class Faults:
             exhaust(environ["wsgi.input"])
             return unavailable(start_response)
         self._hold()
-        environ["wsgi.input"] = Counted(environ["wsgi.input"], self._count)
+        app = self._counting(environ)
         if draw < share:
-            run(self._app, environ)
+            run(app, environ)
             return unavailable(start_response)
-        return self._app(environ, start_response)
+        return app(environ, start_response)
+
+    def _counting(self, environ):
+        """The application, and what it reads of this request's body is counted."""
+        body = environ["wsgi.input"]
+        if not isinstance(body, io.BufferedRandom):
+            environ["wsgi.input"] = Counted(body, self._count)
+            return self._app
+
+        def app(environ, start_response):
+            def start(status, *more):
+                # It is on disk, where the application copies it without a read.
+                if status.startswith("2"):
+                    self._count(int(environ["CONTENT_LENGTH"]))
+                return start_response(status, *more)
+
+            return self._app(environ, start)
+
+        return app
 
     def _read_orders(self):
         try:

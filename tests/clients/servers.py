@@ -23,8 +23,10 @@ TESTS = Path(__file__).parent.parent
 FACTORY = "clients.app:make_app"
 
 #: More threads than a client has requests on their way, as some are made to wait.
+#: waitress puts chunks into files, as it does with larger ones where nothing is said.
 COMMANDS = {
-    "waitress": "-m waitress --listen=127.0.0.1:{port} --threads=16 --call " + FACTORY,
+    "waitress": "-m waitress --listen=127.0.0.1:{port} --threads=16 "
+    "--inbuf-overflow=100000 --call " + FACTORY,
     "gunicorn": "-m gunicorn --bind=127.0.0.1:{port} --threads=16 --log-level=warning "
     f"{FACTORY}()",
 }
