@@ -28,6 +28,10 @@ log = logging.getLogger("asyncview.job")
 FENCED = "fenced"
 UNRECORDED = "unrecorded"
 
+#: How loud the log says that a job failed; an error where it is not here.  Who was
+#: interrupted by a shutdown has been shown an error id, and asks for it.
+LEVELS = {ABORTED: logging.INFO, INTERRUPTED: logging.WARNING}
+
 
 class Ends:
     """Records the ends of one place's jobs."""
@@ -122,9 +126,8 @@ class Ends:
                 wait = min(2 * wait, 5.0)
 
     def _log_failure(self, ticket: Ticket, failure: Failure) -> None:
-        expected = failure.reason in (ABORTED, INTERRUPTED)
         log.log(
-            logging.INFO if expected else logging.ERROR,
+            LEVELS.get(failure.reason, logging.ERROR),
             "%s failed (%s), error id %s, attempt %d\n%s",
             ticket,
             failure.reason,
