@@ -569,6 +569,20 @@ def test_job_of_a_dead_process_whose_turn_may_have_come_is_interrupted(make, die
     assert facts(site, ids[2]) == GIVEN_BACK
 
 
+def test_job_of_a_dead_process_that_was_seen_to_begin_is_interrupted(make, die, runs):
+    """Whatever is said of those before it."""
+    site = make()
+    _, ids = die(site, 0, count=2)
+
+    def begin(connection):
+        entry = store_of(connection, "tests").find(ids[1])
+        entry.progress.snapshot = entry.snapshot._replace(started=1.0)
+
+    transact(site.db, begin)
+    sweeping(site).sweep()
+    assert facts(site, ids[1]) == ("failed", 1, 0, True)
+
+
 def test_restart_is_counted_only_where_a_turn_may_have_come(make, die, runs):
     site = make()
     _, ids = die(site, 1, again=2)

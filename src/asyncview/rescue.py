@@ -15,9 +15,9 @@ from asyncview.failure import INTERRUPTED
 from asyncview.failure import describe
 from asyncview.job import FAILED
 from asyncview.job import RUNNING
-from asyncview.job import State
 from asyncview.progress import ERROR
 from asyncview.runner import Runner
+from asyncview.shard import Entry
 from asyncview.store import Store
 from asyncview.store import store_of
 from asyncview.store import transact
@@ -144,7 +144,7 @@ class Rescue:
             if not ours or not still(store):
                 return None
             taken = (title(entry.job), now - (state.started or now), state.attempt)
-            if claim is not None and _is_to_come(connection, store, state, claim):
+            if claim is not None and _is_to_come(connection, store, entry, claim):
                 state.give_back(failure.id)
                 return state.status
             orphans.extend(runner.orphans(entry.job))
@@ -194,7 +194,7 @@ def _last_first(claims: list[Claim]) -> list[Claim]:
 
 
 def _is_to_come(
-    connection: Connection, store: Store, state: State, claim: Claim
+    connection: Connection, store: Store, entry: Entry, claim: Claim
 ) -> bool:
     """Whether a job's turn has certainly not come, as one before it has not ended.
 
@@ -202,12 +202,12 @@ def _is_to_come(
     conflicts with its end; and who comes too late for it enters nothing, as a replay
     looks first whether the job is still its claim's.
     """
-    if state.started is not None:
+    if entry.started is not None:
         return False
     for each in claim.before:
-        entry = store.find(str(each.job_id))
-        if entry is not None:
-            earlier = entry.job.state
+        found = store.find(str(each.job_id))
+        if found is not None:
+            earlier = found.job.state
             if (earlier.status, earlier.token) == (RUNNING, each.token):
                 connection.readCurrent(earlier)
                 return True

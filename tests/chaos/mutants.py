@@ -112,7 +112,7 @@ def no_turn_check():
 
 def all_to_come():
     """Nobody asks whether one that was claimed ahead may have begun."""
-    rescue._is_to_come = lambda connection, store, state, claim: state.started is None
+    rescue._is_to_come = lambda *arguments: arguments[2].job.state.started is None
 
 
 def none_to_come():
