@@ -145,6 +145,8 @@ def test_one_that_was_claimed_ahead_is_seen_to_run_from_the_next_beat_on(
     first, second = start(site, QUICK, ("/waits",))
     eventually(lambda: runs[second] == 1)
     assert facts(site, second) == WAITING
+    # Whatever others of the site wait.
+    assert site.engine.executor.position(second) == 0
     site.engine.pulse.beat()
     document = site.status("/waits", second)
     assert document["status"] == "running"

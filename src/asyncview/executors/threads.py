@@ -99,7 +99,8 @@ class ThreadExecutor:
         """See `IExecutor`."""
         with self._changed:
             if job_id not in self._known:
-                return None
+                # The database may not know yet that its turn has come.
+                return 0 if job_id in self._runner.live else None
             ahead = self.ahead()
             if job_id in ahead:
                 return ahead.index(job_id)
