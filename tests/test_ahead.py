@@ -417,6 +417,24 @@ def test_wish_of_another_process_ends_it_at_the_next_beat(
     assert runs[second] == 0
 
 
+def test_wish_of_another_process_ends_it_at_the_beat_that_gives_it_back(
+    make, gate, runs
+):
+    """And not only when a thread is free for it."""
+    site = make()
+    _, (second, third) = start_behind(site, runs, QUICK, QUICK)
+    transact(site.db, lambda each: store_of(each, "tests").ask_cancel(second))
+    slow(site)
+    site.engine.pulse.beat()
+    assert facts(site, second) == ("cancelled", 1, 0, False)
+    assert facts(site, third) == GIVEN_BACK
+    assert not site.engine.executor.waiting(second)
+    assert site.engine.executor.position(third) == 0
+    gate.set()
+    site.wait(third)
+    assert runs[second] == 0
+
+
 # The end of a process
 
 

@@ -17,6 +17,7 @@ from asyncview.job import RUNNING
 from asyncview.job import Job
 from asyncview.job import State
 from asyncview.place import Place
+from asyncview.store import reading
 from asyncview.store import transact
 from asyncview.ticket import Brief
 from asyncview.ticket import Ticket
@@ -134,12 +135,7 @@ class Claims:
         for id in ids:
             self._briefs.pop(id, None)
             self._doubtful.pop(id, None)
-        for id in cancelled:
-            try:
-                self.cancel(id)
-            except Exception:
-                # The sweep comes back to it.
-                log.exception("%.6s… could not be cancelled yet", id)
+        self._cancel_all(cancelled)
         for id in broken:
             self._give_up(id)
         return tickets
@@ -171,8 +167,11 @@ class Claims:
         for name, failure in said:
             log.error("%s failed (%s), error id %s", name, failure.reason, failure.id)
 
-    def give_back(self, tickets: list[Ticket]) -> None:
-        """Queue again, in one commit, what was claimed ahead and has not begun."""
+    def give_back(self, tickets: list[Ticket]) -> list[str]:
+        """Queue again, in one commit, what was claimed ahead and has not begun.
+
+        Gives those that wait again: who was asked to stop is cancelled.
+        """
         mark = secrets.token_urlsafe(9)
 
         def change(connection: Connection) -> bool:
@@ -191,6 +190,29 @@ class Claims:
         transact(self._place.db, change, sleep=self._place.pause, stored=stored)
         for ticket in tickets:
             ticket.close()
+        ids = [ticket.id for ticket in tickets]
+        cancelled = self._asked(ids)
+        self._cancel_all(cancelled)
+        return [id for id in ids if id not in cancelled]
+
+    def _asked(self, ids: list[str]) -> list[str]:
+        """Who was asked to stop by somebody who believed that they run."""
+        try:
+            with reading(self._place.db) as connection:
+                entries = {id: self._place.entry(connection, id) for id in ids}
+                return [id for id, each in entries.items() if each and each.cancel]
+        except Exception:
+            # Who claims them sees it.
+            log.exception("it can't be read whether %d jobs are to stop", len(ids))
+            return []
+
+    def _cancel_all(self, ids: list[str]) -> None:
+        for id in ids:
+            try:
+                self.cancel(id)
+            except Exception:
+                # The sweep comes back to it.
+                log.exception("%.6s… could not be cancelled yet", id)
 
     def _in_doubt(self, id: str, state: State) -> bool:
         """Whether an earlier claim of ours was stored, though its commit failed."""

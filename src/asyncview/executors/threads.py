@@ -161,24 +161,24 @@ class ThreadExecutor:
         """Called with the lock, and gives it up while it commits."""
         if not tickets:
             return
-        ids = [ticket.id for ticket in tickets]
         taken = self._batches.take(tickets)
-        failed = False
+        gone = {ticket.id for ticket in tickets}
+        queued: list[str] | None = None
         self._changed.release()
         try:
-            self._runner.claims.give_back(tickets)
+            queued = self._runner.claims.give_back(tickets)
         except BaseException:
-            log.exception("%d claimed jobs could not be given back yet", len(ids))
-            failed = True
+            log.exception("%d claimed jobs could not be given back yet", len(tickets))
         finally:
             self._changed.acquire()
         if self._stopped:
             return
-        if failed:
-            dropped = self._batches.restore(taken)
-            self._known.difference_update(ticket.id for ticket in dropped)
+        if queued is None:
+            gone = {ticket.id for ticket in self._batches.restore(taken)}
         else:
-            self._queue.extendleft(reversed(ids))
+            self._queue.extendleft(reversed(queued))
+            gone.difference_update(queued)
+        self._known.difference_update(gone)
         self._changed.notify_all()
 
     def stop(self) -> None:
