@@ -387,6 +387,95 @@ def test_give_back_of_doubt_is_claimed_again_here(make, gate, runs, monkeypatch)
     assert runs[second] == 1
 
 
+class Held:
+    """Holds the commits that give back, until they may go on or fail."""
+
+    def __init__(self, site, monkeypatch):
+        self.begun, self.go, self.calls = threading.Event(), threading.Event(), 0
+        self.error = None
+        give_back = site.engine.runner.claims.give_back
+
+        def held(tickets):
+            self.calls += 1
+            self.begun.set()
+            assert self.go.wait(PATIENCE)
+            if self.error is not None:
+                raise self.error
+            return give_back(tickets)
+
+        monkeypatch.setattr(site.engine.runner.claims, "give_back", held)
+
+
+def aside(target, *arguments):
+    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_nothing_begins_while_one_before_it_in_its_batch_is_given_back(
+    make, gate, runs, monkeypatch
+):
+    """Or a sweep could believe, of a process that dies now, that it has not begun."""
+    monkeypatch.setattr(threads, "QUICK", PATIENCE)
+    site = make()
+    first, (second, third) = start_behind(site, runs, QUICK, QUICK)
+    held = Held(site, monkeypatch)
+    transact(site.db, lambda each: store_of(each, "tests").ask_cancel(second))
+    cancel = aside(site.engine.settle_cancel, second)
+    assert held.begun.wait(PATIENCE)
+    gate.set()
+    site.wait(first)
+    eventually(lambda: site.engine.executor._hungry == 1)
+    assert third not in runs
+    assert facts(site, second) == WAITING
+    held.go.set()
+    cancel.join(PATIENCE)
+    site.wait(third)
+    assert facts(site, second)[0] == "cancelled"
+    assert runs == Counter((first, third))
+
+
+def test_what_fails_to_be_given_back_comes_before_what_was_behind_it(
+    make, gate, runs, monkeypatch
+):
+    monkeypatch.setattr(threads, "QUICK", PATIENCE)
+    site = make()
+    first, (second, third) = start_behind(site, runs, QUICK, QUICK)
+    held = Held(site, monkeypatch)
+    held.error = OSError(28, "the disk is full")
+    back = aside(site.engine.executor.give_back, second)
+    assert held.begun.wait(PATIENCE)
+    gate.set()
+    site.wait(first)
+    held.go.set()
+    back.join(PATIENCE)
+    site.wait(second)
+    site.wait(third)
+    assert list(runs) == [first, second, third]
+
+
+def test_what_can_not_be_given_back_is_not_tried_again_at_once(
+    make, gate, runs, monkeypatch
+):
+    """Or each of the idle threads would have the others try again."""
+    site = make(asyncview__threads="3")
+    monkeypatch.setattr(threads, "PATIENCE", PATIENCE)
+    held = Held(site, monkeypatch)
+    held.error = OSError(28, "the disk is full")
+    held.go.set()
+    first, *others = start(site, ("/waits",), QUICK, QUICK, QUICK)
+    eventually(lambda: held.calls)
+    site.engine.executor.give_back()
+    with site.engine.executor._changed:
+        site.engine.executor._changed.notify_all()
+    eventually(lambda: site.engine.executor._hungry == 2)
+    site.engine.executor.give_back()
+    assert held.calls == 1
+    gate.set()
+    for id in (first, *others):
+        site.wait(id)
+
+
 # Cancel
 
 
@@ -432,6 +521,26 @@ def test_wish_of_another_process_ends_it_at_the_beat_that_gives_it_back(
     assert site.engine.executor.position(third) == 0
     gate.set()
     site.wait(third)
+    assert runs[second] == 0
+
+
+def test_one_that_is_just_given_back_is_cancelled_at_once(
+    make, gate, runs, monkeypatch
+):
+    site = make()
+    _, (second,) = start_behind(site, runs, QUICK)
+    slow(site)
+    held = Held(site, monkeypatch)
+    beat = aside(site.engine.executor.give_back)
+    assert held.begun.wait(PATIENCE)
+    transact(site.db, lambda each: store_of(each, "tests").ask_cancel(second))
+    cancel = aside(site.engine.settle_cancel, second)
+    held.go.set()
+    for thread in (beat, cancel):
+        thread.join(PATIENCE)
+    assert facts(site, second) == ("cancelled", 1, 0, False)
+    gate.set()
+    eventually(lambda: not site.engine.executor.busy())
     assert runs[second] == 0
 
 
@@ -689,8 +798,8 @@ def test_nothing_is_put_back_behind_an_end_that_is_not_recorded():
     batches, me = Batches(), threading.Thread()
     batches.add(mine := tickets("one", 3))
     assert batches.next(me) is mine[0]
-    taken = batches.take([mine[1]])
-    assert batches.drop(me) == [mine[2]]
-    assert batches.restore(taken) == [mine[1]]
+    taken = batches.take([mine[2]])
+    assert batches.drop(me) == [mine[1]]
+    assert batches.restore(taken) == [mine[2]]
     assert batches.ahead() == []
     assert batches.next(me) is None

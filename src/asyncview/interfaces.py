@@ -337,8 +337,8 @@ class IExecutor(Interface):
     def give_back(job_id: str | None = None) -> None:
         """Queue such jobs again: this one, or all that wait behind a slow one.
 
-        In a transaction of its own; what can't be given back stays claimed, who was
-        asked to stop is cancelled.
+        In a transaction of its own, after any other that does so; what can't be given
+        back stays claimed, who was asked to stop is cancelled.
         """
 
     def position(job_id: str) -> int | None:

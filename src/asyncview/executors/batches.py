@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from collections.abc import Mapping
+from itertools import dropwhile
 
 from asyncview.ticket import Ticket
 from asyncview.ticket import batch_of
@@ -17,12 +18,6 @@ class Batch(deque[Ticket]):
 
     #: Whether the end of one before them is not in the database.
     broken = False
-
-    def put(self, tickets: list[Ticket]) -> None:
-        """Back in their places."""
-        ordered = sorted((*self, *tickets), key=lambda each: batch_of(each.token)[1])
-        self.clear()
-        self.extend(ordered)
 
 
 class Batches:
@@ -93,25 +88,32 @@ class Batches:
         return list(left)
 
     def take(self, tickets: list[Ticket]) -> Taken:
-        """Take them out; `restore` puts them back."""
+        """Take them out, each with all that come after it; `restore` puts them back.
+
+        Where one that comes after it began meanwhile, and the process died, `Rescue`
+        would take that one for not begun.
+        """
         taken = []
         for batch in self._all():
-            mine = [ticket for ticket in batch if ticket in tickets]
-            for ticket in mine:
-                batch.remove(ticket)
+            mine = list(dropwhile(lambda ticket: ticket not in tickets, batch))
             if mine:
+                for _ in mine:
+                    batch.pop()
                 taken.append((batch, mine))
         self._ready = deque(batch for batch in self._ready if batch)
         return taken
 
     def restore(self, taken: Taken) -> list[Ticket]:
-        """Put them back; gives those for which there is no place any more."""
+        """Put them back, before any others are taken out.
+
+        Gives those for which there is no place any more.
+        """
         dropped = []
         for batch, tickets in taken:
             if batch.broken:
                 dropped += tickets
                 continue
-            batch.put(tickets)
+            batch.extend(tickets)
             if not any(batch is each for each in self._all()):
                 # Those before them have ended meanwhile.
                 self._ready.append(batch)

@@ -53,6 +53,9 @@ class ThreadExecutor:
         self._working: dict[Ticket, threading.Thread] = {}
         self._lost: dict[Ticket, threading.Thread] = {}
         self._stopped = False
+        #: Whether something is just being given back, and when that may be tried again.
+        self._returning = False
+        self._patient = 0.0
         self._threads: list[threading.Thread] = []
         self._numbers = count(1)
 
@@ -151,19 +154,26 @@ class ThreadExecutor:
             if job_id is None:
                 self._put_back(self._stuck())
             else:
+                # It may be among what is just being given back.
+                self._changed.wait_for(lambda: self._stopped or not self._returning)
                 ahead = self._batches.ahead()
                 self._put_back([each for each in ahead if each.id == job_id])
 
     def _stuck(self) -> list[Ticket]:
-        return self._batches.stuck(self._working, time.monotonic() - QUICK)
+        now = time.monotonic()
+        if self._returning or now < self._patient:
+            return []
+        return self._batches.stuck(self._working, now - QUICK)
 
     def _put_back(self, tickets: list[Ticket]) -> None:
         """Called with the lock, and gives it up while it commits."""
         if not tickets:
             return
         taken = self._batches.take(tickets)
+        tickets = [ticket for _, some in taken for ticket in some]
         gone = {ticket.id for ticket in tickets}
         queued: list[str] | None = None
+        self._returning = True
         self._changed.release()
         try:
             queued = self._runner.claims.give_back(tickets)
@@ -171,9 +181,11 @@ class ThreadExecutor:
             log.exception("%d claimed jobs could not be given back yet", len(tickets))
         finally:
             self._changed.acquire()
+            self._returning = False
         if self._stopped:
             return
         if queued is None:
+            self._patient = time.monotonic() + PATIENCE
             gone = {ticket.id for ticket in self._batches.restore(taken)}
         else:
             self._queue.extendleft(reversed(queued))
