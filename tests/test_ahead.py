@@ -476,6 +476,27 @@ def test_what_can_not_be_given_back_is_not_tried_again_at_once(
         site.wait(id)
 
 
+def test_what_waits_for_a_thread_that_was_to_be_free_is_given_back(make, gate, runs):
+    """It was committing when they were claimed, and met a conflict."""
+    site = make(asyncview__threads="2")
+    first = site.start("/waits")
+    eventually(lambda: runs[first] == 1)
+    (ticket,) = site.engine.executor._working
+    ticket.finishing = True
+    second, third, fourth, fifth = start(site, ("/waits",), QUICK, QUICK, QUICK)
+    eventually(lambda: runs[second] == 1)
+    assert site.engine.executor.ahead() == [third, fifth]
+    slow(site)
+    eventually(lambda: len(site.engine.executor._stuck()) == 2)
+    site.engine.pulse.beat()
+    assert site.engine.executor.ahead() == []
+    assert {facts(site, id) for id in (third, fifth)} == {GIVEN_BACK}
+    gate.set()
+    for id in (first, second, third, fourth, fifth):
+        site.wait(id)
+    assert set(runs.values()) == {1}
+
+
 # Cancel
 
 

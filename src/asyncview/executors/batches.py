@@ -65,15 +65,14 @@ class Batches:
         self, working: Mapping[Ticket, threading.Thread], since: float
     ) -> list[Ticket]:
         """What waits behind one that began before ``since``, by ``time.monotonic``."""
-        began = {thread: ticket.begun for ticket, thread in working.items()}
-        stuck = [
-            batch
-            for thread, batch in self._left.items()
-            if (began.get(thread) or since) < since
-        ]
-        # Behind one that was taken from its thread, with all the others busy.
-        stuck += [batch for batch in self._ready if batch[0].ahead]
-        return [ticket for batch in stuck for ticket in batch]
+        slow = {
+            thread for ticket, thread in working.items() if 0 < ticket.begun < since
+        }
+        stuck = [batch for thread, batch in self._left.items() if thread in slow]
+        if len(slow) == len(working):
+            # No thread will soon be free for the others.
+            stuck += self._ready
+        return [ticket for batch in stuck for ticket in batch if ticket.ahead]
 
     def orphan(self, thread: threading.Thread) -> None:
         """A thread is given up, its job has ended: the others have their turn."""
