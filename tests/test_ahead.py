@@ -741,6 +741,18 @@ def test_restart_is_counted_only_where_a_turn_may_have_come(make, die, runs):
     assert facts(site, ids[2]) == GIVEN_BACK
 
 
+def test_one_that_was_asked_to_stop_is_cancelled_when_its_process_is_dead(
+    make, die, runs
+):
+    """And not only when a thread is free for it."""
+    site = make()
+    _, ids = die(site, 0, count=2)
+    transact(site.db, lambda each: store_of(each, "tests").ask_cancel(ids[1]))
+    sweeping(site).sweep()
+    assert facts(site, ids[0])[0] == "failed"
+    assert facts(site, ids[1]) == ("cancelled", 1, 0, False)
+
+
 def test_one_that_is_thought_dead_enters_nothing_that_was_queued_again(
     make, die, runs, caplog
 ):

@@ -311,6 +311,8 @@ class Pulse:
 
     def _rescue(self, claim: Claim) -> None:
         if self.rescue.rescue(claim) == QUEUED and claim.job_id is not None:
+            # While it waits for a thread nobody looks whether it was asked to stop.
+            self._guarded(self.runner.claims.cancel, claim.job_id)
             self._submit(claim.job_id)
 
     def _expires(self, job: Job) -> float:
