@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 
 import pytest
 import transaction
@@ -289,6 +290,44 @@ def test_a_restartable_job_is_tried_again_after_a_checkpoint(counting, commit):
     site.place.run = run
     assert site.run("/count")["attempt"] == 2
     assert site.see()["second"] == 2
+
+
+@pytest.mark.parametrize("commit", [checkpoint, commit_by_hand])
+def test_the_page_of_a_failure_says_that_a_checkpoint_is_kept(counting, commit):
+    site = counting()
+
+    def run(view, work):
+        work["first"] = True
+        commit(view)
+        raise ValueError("too late")
+
+    site.place.run = run
+    process_id = site.run("/count")["process_id"]
+    page = site.result("/count", process_id, status=500)
+    assert "what it had saved by then is kept" in page.text
+    assert "nothing of it was saved" not in page.text
+
+
+@pytest.mark.parametrize("end", ["abort", "conflict", "none"])
+def test_the_page_of_a_failure_says_that_nothing_was_kept(counting, end):
+    site = counting()
+
+    def run(view, work):
+        work["first"] = True
+        if end == "abort":
+            view.request.tm.abort()
+        if end == "conflict":
+            disturb(site)
+            with suppress(ConflictError):
+                view.request.tm.commit()
+            view.request.tm.abort()
+        raise ValueError("too soon")
+
+    site.place.run = run
+    process_id = site.run("/count")["process_id"]
+    page = site.result("/count", process_id, status=500)
+    assert "nothing of it was saved" in page.text
+    assert site.see().get("first") is None
 
 
 def test_a_checkpoint_that_conflicts_has_stored_nothing_and_is_tried_again(counting):

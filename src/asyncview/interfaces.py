@@ -35,9 +35,9 @@ class IJob(Interface):
 class IState(Interface):
     """Where a job stands.
 
-    Written when the job is claimed, when it ends and when it is deleted, and by
-    nobody else.  Each change is guarded: from a state that does not allow it, it
-    raises InvalidTransition and changes nothing.
+    Written when the job is claimed, with its first checkpoint, when it ends and when
+    it is deleted, and by nobody else.  Each change is guarded: from a state that does
+    not allow it, it raises InvalidTransition and changes nothing.
     """
 
     status = Attribute("queued, running, completed, failed or cancelled")
@@ -60,6 +60,7 @@ class IState(Interface):
     changed = Attribute("What the view said anew in its work (dict)")
     ended = Attribute("Whether the status is final (bool)")
     deleted = Attribute("Whether this is a tombstone (bool)")
+    checkpointed = Attribute("Whether work of it was committed before its end (bool)")
 
     def take_over(worker: str, token: str) -> None:
         """Another process goes on with a session that is no job; running only."""

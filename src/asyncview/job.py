@@ -134,7 +134,7 @@ class Job(Persistent):
 
 #: What a state's record leaves out at its end.
 BLANK: tuple[Any, ...] = (1, QUEUED, 1, None, 0, None, None, None, None, None, ())
-BLANK += (None, None, 0, (), (), False)
+BLANK += (None, None, 0, (), (), False, False)
 
 
 @implementer(IState)
@@ -155,6 +155,7 @@ class State(Persistent):
     outcome: Outcome | None = None
     flashes: tuple[tuple[str, str], ...] = ()
     deleted = False
+    checkpointed = False
 
     def __init__(self, request: StoredRequest | None) -> None:
         self.request = request
@@ -181,6 +182,7 @@ class State(Persistent):
             tuple(self.changed.items()),
             self.flashes,
             self.deleted,
+            self.checkpointed,
         ]
         # A state is written three times, and says little the first two.
         while not values[-1]:
@@ -206,6 +208,7 @@ class State(Persistent):
             changed,
             self.flashes,
             self.deleted,
+            self.checkpointed,
         ) = state + BLANK[len(state) :]
         self.progress = unpacked(progress)
         self.failure = None if failure is None else Failure(*failure)

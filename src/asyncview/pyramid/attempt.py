@@ -251,6 +251,10 @@ class Watch:
     def beforeCompletion(self, transaction: Any) -> None:
         """It fails if the job is taken away before it commits."""
         self._ticket.guard(self._connection)
+        state = self._ticket.state(self._connection)
+        if not state.checkpointed:
+            # Of a transaction that is aborted this goes with the rest.
+            state.checkpointed = True
 
     def afterCompletion(self, transaction: Any) -> None:
         """A commit in the middle is a checkpoint."""

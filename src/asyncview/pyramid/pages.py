@@ -227,9 +227,16 @@ def processing(
 
 
 def failed(
-    request: Request, label: str, error: dict[str, str], status: int = 500
+    request: Request,
+    label: str,
+    error: dict[str, str],
+    status: int = 500,
+    kept: bool = False,
 ) -> Response:
-    """The failure page: a safe message and a reference, never a traceback."""
+    """The failure page: a safe message and a reference, never a traceback.
+
+    ``kept``: what the job had committed at a checkpoint is in the database.
+    """
     return page(
         request,
         "failed",
@@ -237,7 +244,7 @@ def failed(
             "label": label,
             "message": error["message"],
             "error_id": error["id"],
-            "reason": error["reason"],
+            "reason": "checkpointed" if kept else error["reason"],
             "back_url": own_url(request),
         },
         status,

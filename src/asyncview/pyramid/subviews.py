@@ -178,7 +178,9 @@ def result(view: Any, process_id: str) -> Response:
     if is_api(request):
         return json_response(doc, 500 if state.status == FAILED else 410)
     if state.status == FAILED:
-        return pages.failed(request, doc["label"], doc["error"])
+        return pages.failed(
+            request, doc["label"], doc["error"], kept=entry.job.state.checkpointed
+        )
     return pages.cancelled(request, doc["label"], job.term("error_msg"))
 
 
