@@ -55,6 +55,7 @@ def works(site, path="/work"):
         ({"request_method": ("POST", "PUT")}, "with request_method: .* by GET"),
         ({"request_param": "go"}, "with request_param: "),
         ({"xhr": True}, "with xhr: "),
+        ({"accept": "text/html"}, "with accept: "),
         ({"name": ""}, 'with name="": '),
     ],
 )
@@ -69,7 +70,6 @@ def test_options_under_which_subviews_are_not_reached(make_site, options, senten
         {"http_cache": 60},
         {"require_csrf": False},
         {"renderer": "string"},
-        {"accept": "text/html"},
     ],
 )
 def test_options_that_any_view_may_have(make_site, options):

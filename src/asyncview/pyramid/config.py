@@ -243,6 +243,8 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
         refuse("request_method", "its subviews are asked for by GET")
     if options.get("request_param"):
         refuse("request_param", "the requests for its subviews do not have it")
+    if options.get("accept"):
+        refuse("accept", "the same subviews answer browsers and scripts")
     if options.get("xhr"):
         refuse("xhr", "browsers ask for its subviews without it")
     if not options.get("name") and not options.get("route_name"):
