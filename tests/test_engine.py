@@ -272,6 +272,12 @@ def test_job_that_was_just_claimed_counts_as_running(stubborn, gate):
 # The pool
 
 
+def test_the_pool_has_room_for_the_threads_of_any_server(make_site):
+    """A request may hold two connections for a moment, as a job may."""
+    site = make_site(asyncview__threads="4")
+    assert site.db.getPoolSize() >= 2 * (64 + 4)
+
+
 def test_zodb_never_warns_about_its_pool(make_site, gate, caplog):
     barrier = threading.Barrier(4)
 

@@ -40,6 +40,9 @@ log = logging.getLogger("asyncview")
 #: Seconds that jobs get to notice that they were asked to stop.
 LAST_WORDS = 1.0
 
+#: Requests that a process answers at a time; no server says how many threads it has.
+REQUESTS = 64
+
 
 class Engines:
     """The engines of one database in this process, by the names of applications."""
@@ -126,7 +129,8 @@ class Engine:
             )
         # A pool size is what the ZODB warns about, and no limit.  A request and a job
         # open a second connection for a moment, to look or for a short transaction.
-        db.setPoolSize(2 * (db.getPoolSize() + self.settings.threads) + 1)
+        most = max(db.getPoolSize(), REQUESTS) + self.settings.threads
+        db.setPoolSize(2 * most + 1)
 
     def look(self) -> None:
         """At each request; at the first of a process: are there jobs to look after?
