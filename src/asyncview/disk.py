@@ -12,7 +12,7 @@ from asyncview.exceptions import UploadRefused
 BLOCK = 256 * 1024
 
 #: How much of one that is in a file already is copied at a time, in bytes.
-STRETCH = 1024 * 1024
+STRETCH = 4 * 1024 * 1024
 
 #: What the kernel says where there is no room.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -23,7 +23,7 @@ BOOT = "/proc/sys/kernel/random/boot_id"
 
 #: A journal this long, in bytes, is written anew where that makes half of it; a million
 #: appends would else cost a million lines to read at each.
-LONG = 64 * 1024
+LONG = 8 * 1024
 
 
 @functools.cache
