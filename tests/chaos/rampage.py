@@ -87,7 +87,7 @@ class Rampage:
         """Wait until nothing moves any more, then look at all of it."""
         left = quiet(self.world, self._slots, patience)
         verdict = judge(self.world, self.clients)
-        verdict.expect(left is None, f"after {patience} s there are still {left}")
+        verdict.expect(left is None, f"for {patience} s there are still {left}")
         verdict.numbers["kills"] = self.kills
         verdict.numbers["kills of ZEO"] = self.zeo_kills
         verdict.points = Counter(each["point"] for each in self.world.points.read())
@@ -97,19 +97,25 @@ class Rampage:
 def quiet(world, servers, patience=60.0):
     """Wait until all has ended and is tidied up, then end the servers.
 
-    Gives what is left after ``patience`` seconds: nothing, if all is well.
+    Gives what is left when it has not become less for ``patience`` seconds: nothing, if
+    all is well.
     """
     left = {}
 
-    def is_tidy():
+    def becomes_less():
         status, found = servers[0].request("GET", "/rest")
         assert status == 200, found
+        before = left.get("jobs")
         left.update(found)
+        return is_tidy() or (before is not None and found["jobs"] < before)
+
+    def is_tidy():
         # Leases of those that are alive may stay.
-        return not found["jobs"] and found["leases"] <= len(servers)
+        return not left["jobs"] and left["leases"] <= len(servers)
 
     try:
-        wait_until(is_tidy, "all is tidy", patience)
+        while not left or not is_tidy():
+            wait_until(becomes_less, "less is left", patience)
     except AssertionError:
         return left
     finally:
