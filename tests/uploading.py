@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import random
 from pathlib import Path
 
@@ -95,8 +96,12 @@ def checksum(data, algorithm="sha1"):
 def staged_files(site):
     """What is on disk under the place of uploads, but for directories of owners."""
     root = Path(site.engine.staging.root)
-    return sorted(
-        str(each.relative_to(root))
-        for each in root.glob("*/**/*")
-        if not each.is_dir() or each.parent.parent == root
-    )
+    found = []
+    # Unlike a glob, a walk goes on where what it was to look at is gone by then.
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        if here != Path():
+            found += [str(here / name) for name in files]
+        if len(here.parts) == 1:
+            found += [str(here / name) for name in folders]
+    return sorted(found)
