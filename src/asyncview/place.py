@@ -51,9 +51,9 @@ class Place:
         return None if store is None else store.find(id)
 
     def orphans(self, job: Job) -> list[Ticket]:
-        """For `finish`, where a job ends that no worker of ours has.
+        """For `finish`, where a job ends that no worker of ours has: one ticket.
 
-        None where it need not be told of that, or no longer can be.
+        No ticket where its view need not be told, or can't be any more.
         """
         if not job.term("on_end"):
             return []
