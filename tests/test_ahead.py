@@ -345,12 +345,8 @@ def test_give_back_that_was_stored_though_it_failed_is_one(
     assert set(runs.values()) == {1}
 
 
-def test_give_back_that_is_not_known_to_be_stored_runs_nothing_twice(
-    make, gate, runs, monkeypatch, caplog
-):
-    site = make()
-    _, (second,) = start_behind(site, runs, QUICK)
-    slow(site)
+def give_back_in_doubt(site, monkeypatch):
+    """Have it stored, and fail for this process."""
     give_back = site.engine.runner.claims.give_back
 
     def doubt(tickets):
@@ -359,6 +355,15 @@ def test_give_back_that_is_not_known_to_be_stored_runs_nothing_twice(
 
     monkeypatch.setattr(site.engine.runner.claims, "give_back", doubt)
     site.engine.executor.give_back()
+
+
+def test_give_back_that_is_not_known_to_be_stored_runs_nothing_twice(
+    make, gate, runs, monkeypatch, caplog
+):
+    site = make()
+    _, (second,) = start_behind(site, runs, QUICK)
+    slow(site)
+    give_back_in_doubt(site, monkeypatch)
     assert facts(site, second) == GIVEN_BACK
     # This process believes that it has it; another takes it.
     other = Runner(site.db, "tests", site.engine.runner.front, Live())
@@ -374,14 +379,7 @@ def test_give_back_of_doubt_is_claimed_again_here(make, gate, runs, monkeypatch)
     site = make()
     _, (second,) = start_behind(site, runs, QUICK)
     slow(site)
-    give_back = site.engine.runner.claims.give_back
-
-    def doubt(tickets):
-        give_back(tickets)
-        raise OSError("nobody knows")
-
-    monkeypatch.setattr(site.engine.runner.claims, "give_back", doubt)
-    site.engine.executor.give_back()
+    give_back_in_doubt(site, monkeypatch)
     gate.set()
     eventually(lambda: facts(site, second) == DONE)
     assert runs[second] == 1
