@@ -11,6 +11,7 @@ from people import serving
 from pyramid.response import Response
 
 from asyncview import BaseAsyncView
+from asyncview.pyramid.answers import private
 
 #: More than is kept in a record.
 SIZE = 300_000
@@ -267,6 +268,20 @@ def test_an_etag_and_caching_of_the_jobs_own_are_kept(ask, result_of):
     assert headers["ETag"] == '"own"'
     assert headers["Cache-Control"] == "max-age=60"
     assert ask(result_of("tagged"), If_None_Match='"own"')[0] == 304
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ((), "Cookie, Accept-Language"),
+        (("cookie",), "cookie, Accept-Language"),
+        (("Origin", "Accept"), "Origin, Accept, Cookie, Accept-Language"),
+        (("*",), "*"),
+    ],
+)
+def test_what_a_result_depends_on_besides_is_kept(said, sent):
+    response = private(Response(headerlist=[("Vary", each) for each in said]))
+    assert response.headers.getall("Vary") == [sent]
 
 
 def test_an_error_is_sent_whole_whatever_is_known(ask, result_of):

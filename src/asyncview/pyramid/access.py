@@ -48,15 +48,15 @@ def find(view: Any, process_id: Any) -> Entry:
     engine, tm = engine_of(view.request), view.request.tm
     settings = engine.settings
     connection = get_connection(view.request, settings.database)
-    store = store_of(connection, settings.name)
-    if store is None or not (isinstance(process_id, str) and store.find(process_id)):
+    entry = _entry(store_of(connection, settings.name), process_id)
+    if entry is None:
         # Another process may have answered its POST a moment ago, and ZEO tells the
         # others later.  A page that gets a 404 asks no more.
         if not tm.get()._resources and zeo.catch_up(engine.db.storage):
             tm.abort()
             tm.begin()
-            store = store_of(connection, settings.name)
-    return _permitted(view, store, process_id)
+            entry = _entry(store_of(connection, settings.name), process_id)
+    return _permitted(view, entry, process_id)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def found_now(view: Any, process_id: Any) -> Iterator[Entry]:
     engine = engine_of(view.request)
     with reading(engine.db) as connection:
         store = store_of(connection, engine.settings.name)
-        yield _permitted(view, store, process_id)
+        yield _permitted(view, _entry(store, process_id), process_id)
 
 
 def change(engine: Engine, action: Callable[[Store], T]) -> T:
@@ -83,11 +83,14 @@ def change(engine: Engine, action: Callable[[Store], T]) -> T:
     return transact(engine.db, run)
 
 
-def _permitted(view: Any, store: Store | None, process_id: Any) -> Entry:
+def _entry(store: Store | None, process_id: Any) -> Entry | None:
+    if store is None or not isinstance(process_id, str):
+        return None
+    return store.find(process_id)
+
+
+def _permitted(view: Any, entry: Entry | None, process_id: Any) -> Entry:
     request, context = view.request, view.context
-    entry: Entry | None = None
-    if store is not None and isinstance(process_id, str):
-        entry = store.find(process_id)
     if (
         entry is None
         or entry.job.view != view_identity(request)

@@ -11,6 +11,13 @@ from pyramid.response import Response
 #: Whose they are, and in which language they speak.
 VARY = "Cookie, Accept-Language"
 
+#: What no answer of ours lacks.
+OURS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Vary", VARY),
+)
+
 #: In JSON: what could end a script element, or a line of a script in old browsers.
 ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<\u2028\u2029"}
 
@@ -33,16 +40,24 @@ def retry_after(request: Request) -> str:
 
 
 def json_response(value: Any, status: int = 200) -> Response:
-    return private(json_body(dumps(value), status))
-
-
-def json_body(body: bytes, status: int = 200) -> Response:
-    """JSON as a response, which no browser takes for something else."""
-    response = Response(
-        body, status=status, content_type="application/json", charset=None
+    return private(
+        Response(
+            dumps(value), status=status, content_type="application/json", charset=None
+        )
     )
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+
+
+def document_response(
+    request: Request, body: bytes, etag: str, ended: bool
+) -> Response:
+    """A status document, or that it is still what the caller has; see `private`."""
+    headers = [("ETag", f'"{etag}"'), ("Cache-Control", "private, no-cache")]
+    if not ended:
+        headers.append(("Retry-After", retry_after(request)))
+    if etag in request.if_none_match:
+        return Response(status=304, headerlist=headers)
+    headers.append(("Content-Type", "application/json"))
+    return Response(body, headerlist=headers)
 
 
 def private(response: Response, cache: str = "private, no-store") -> Response:
@@ -50,16 +65,17 @@ def private(response: Response, cache: str = "private, no-store") -> Response:
 
     ``cache``, and all else, where the response does not say itself.
     """
-    headers = response.headers
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Cache-Control", cache)
-    headers.setdefault("Referrer-Policy", "same-origin")
-    vary = headers.get("Vary")
-    if vary is None:
-        headers["Vary"] = VARY
-    elif vary != VARY:
+    headers = response.headerlist
+    # All at once: WebOb looks through them for each.
+    said = {name.lower(): value for name, value in headers}
+    for name, value in (*OURS, ("Cache-Control", cache)):
+        if name.lower() not in said:
+            headers.append((name, value))
+    vary = said.get("vary", VARY)
+    if vary != VARY:
+        vary = ", ".join(response.headers.getall("Vary"))
         known = {each.strip().lower() for each in vary.split(",")}
         if "*" not in known:
             missing = [n for n in VARY.split(", ") if n.lower() not in known]
-            headers["Vary"] = ", ".join([vary, *missing])
+            response.headers["Vary"] = ", ".join([vary, *missing])
     return response

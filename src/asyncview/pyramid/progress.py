@@ -61,15 +61,9 @@ def view(request: Request) -> Response:
             # By way of the page, which shows the messages.
             doc["next_url"] = doc["links"]["processing"]
     body = answers.dumps(doc)
+    ended = doc["finished"] is not None
     etag = answers.etag_of(body)
-    if etag in request.if_none_match:
-        response = Response(status=304)
-    else:
-        response = answers.json_body(body)
-    response.etag = etag
-    if not doc["finished"]:
-        response.headers["Retry-After"] = answers.retry_after(request)
-    return private(response, "private, no-cache")
+    return private(answers.document_response(request, body, etag, ended))
 
 
 def show(request: Request, id: Any) -> Response:

@@ -276,13 +276,15 @@ class Documents:
     def get(self, request: Request, entry: Entry) -> tuple[bytes, str]:
         """The document's bytes and ETag."""
         job, state = entry.job, entry.job.state
-        base = own_url(request)
         if entry.status == QUEUED:
             # Its place in the queue changes with other records than its own.
             body = dumps(document(request, entry))
             return body, etag_of(body)
         progress = entry.progress
-        key = (job.id, base, request.locale_name)
+        # Of the address, what the links in it are made from.
+        environ = request.environ
+        here = (environ.get("SCRIPT_NAME"), environ.get("PATH_INFO"))
+        key = (job.id, here, request.locale_name)
         serials = (
             state._p_serial,
             None if progress is None or state.ended else progress._p_serial,

@@ -109,15 +109,7 @@ def completed(view: Any, process_id: str) -> Response:
             charset="utf-8",
         )
     body, etag = request.registry.asyncview.documents.get(request, entry)
-    if etag in request.if_none_match:
-        response = Response(status=304)
-    else:
-        response = answers.json_body(body)
-    response.etag = etag
-    response.headers["Cache-Control"] = "private, no-cache"
-    if not entry.job.state.ended:
-        response.headers["Retry-After"] = answers.retry_after(request)
-    return response
+    return answers.document_response(request, body, etag, entry.job.state.ended)
 
 
 def events(view: Any, process_id: str) -> Response:
