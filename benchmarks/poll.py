@@ -24,7 +24,7 @@ from asyncview import BaseAsyncView
 from asyncview.store import store_of
 
 N = 1500
-SECONDS = 2
+SECONDS = 3
 
 
 class Counting(BaseAsyncView):
@@ -42,7 +42,7 @@ class Counting(BaseAsyncView):
 
 
 def bare(request):
-    """Open the connection, read a persistent object, give a document of that size."""
+    """Open the connection, read a persistent object, give a document of half a kB."""
     store = store_of(get_connection(request), "bench")
     shard = store.shards[0]
     return {"entries": len(shard.entries), "filler": FILLER}
@@ -128,10 +128,10 @@ def main():
                     "poll of a running job": wrk(port, f"{poll}?{query}"),
                     "poll of an ended job": wrk(port, f"{over}?{ended}"),
                 },
-                rounds=5,
                 goals={"poll of a running job": 0.9, "poll of an ended job": 0.9},
                 invert=True,
             )
+            server.task_dispatcher.shutdown()
             server.close()
         finally:
             Counting.go_on.set()
