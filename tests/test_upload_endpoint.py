@@ -18,6 +18,7 @@ from test_csrf import CROSS_SITE
 from test_csrf import token_of
 from uploading import BYTES
 from uploading import TUS
+from uploading import all_gone
 from uploading import checksum
 from uploading import contents
 from uploading import create
@@ -136,7 +137,7 @@ def test_an_expired_upload_is_known_for_a_while(make_site):
     for _ in site.engine.pulse._tidying.sweep():
         pass
     site.app.head(path, headers=TUS, status=404)
-    assert staged_files(site) == []
+    all_gone(site)
 
 
 def test_the_pulse_removes_what_is_idle(make_site):

@@ -8,6 +8,7 @@ import threading
 import pytest
 from conftest import PATIENCE
 from pyramid.session import SignedCookieSessionFactory
+from uploading import all_gone
 from uploading import cut
 from uploading import endpoint
 from uploading import send
@@ -206,7 +207,7 @@ def test_an_upload_does_not_expire_before_its_job(make_site):
     app.post(f"/import/delete?process_id={process_id}", status=303)
     later(site, 61)
     app.get(f"/files/{uid}", status=404)
-    assert staged_files(site) == []
+    all_gone(site)
     assert stored_blob(site) == DATA
 
 
@@ -221,7 +222,27 @@ def test_a_job_that_was_never_stored_owns_nothing(make_site):
     app.get(f"/files/{uid}", status=200)
     later(site, 600)
     app.get(f"/files/{uid}", status=404)
-    assert staged_files(site) == []
+    all_gone(site)
+
+
+def test_a_job_that_was_stored_while_the_tidying_stood_still_owns_its_upload(
+    site, app, monkeypatch
+):
+    uid = upload(app)
+    staging, tidying = site.engine.staging, site.engine.pulse._tidying
+    stored = tidying._stored
+
+    def standing_still(ids):
+        there, began = stored(ids), staging.clock()
+        staging.clock = lambda: began + 4000
+        return there
+
+    monkeypatch.setattr(tidying, "_stored", standing_still)
+    with staging.find((("str", "alice"), None), uid) as staged:
+        staged.claim("x" * 32)
+        for _ in tidying.sweep():
+            pass
+        assert "x" * 32 in staged.look().jobs
 
 
 def test_a_job_whose_process_did_not_get_to_say_so_owns_its_upload(site, app):

@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+from conftest import eventually
 from people import Policy
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -91,6 +92,11 @@ def patch(app, path, offset, data, status=204, **headers):
 def checksum(data, algorithm="sha1"):
     digest = hashlib.new(algorithm, data).digest()
     return f"{algorithm} {base64.b64encode(digest).decode()}"
+
+
+def all_gone(site):
+    """Wait until nothing is staged: the pulse may be just removing something, too."""
+    eventually(lambda: staged_files(site) == [])
 
 
 def staged_files(site):

@@ -122,9 +122,10 @@ class Tidying:
         staging, chunks, away = self._staging, staged.look(wait=False), None
         if not (chunks.jobs or staging.is_over(chunks)):
             return
+        # Read before the database: who stands still in between has seen an old one.
+        now = staging.clock()
         there = self._stored(set(chunks.jobs)) if chunks.jobs else set()
         with staged.locked(wait=False) as chunks:
-            now = staging.clock()
             for job, (claimed, known) in tuple(chunks.jobs.items()):
                 # Who claims it now is not in what we have seen of the database.
                 if job in there and not known:
