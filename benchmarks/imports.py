@@ -1,5 +1,8 @@
 """Import of the package, against Pyramid and the ZODB alone; each in a new process.
 
+Without garbage collection: a process has its first full one somewhere after Pyramid and
+the ZODB, and who adds the next thing, however small, would be charged for all of it.
+
 python benchmarks/imports.py
 """
 
@@ -22,6 +25,7 @@ ENVIRON = {
 
 
 def importing(code):
+    code = f"import gc; gc.disable(); {code}"
     command = [sys.executable, "-W", "ignore", "-c", code]
     subprocess.run(command, check=True, env=ENVIRON)
 

@@ -10,8 +10,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import asdict
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 from urllib.parse import unquote
 
@@ -37,8 +36,7 @@ PARKED = "-"
 Owner = tuple[tuple[str, str] | None, str | None]
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What the first request said of an upload; sizes are in bytes.
 
     ``chunk_count`` is None where the file grows at its end and has no numbered chunks;
@@ -56,7 +54,7 @@ class Manifest:
     metadata: str = ""
 
     def dump(self) -> bytes:
-        return json.dumps({"version": 1, **asdict(self)}).encode()
+        return json.dumps({"version": 1, **self._asdict()}).encode()
 
     @classmethod
     def load(cls, data: bytes) -> "Manifest":
@@ -65,8 +63,7 @@ class Manifest:
         return cls(**values)
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One chunk: how long it is, and where.
 
     ``offset`` is None for one that is parked in a file of its own, which has the

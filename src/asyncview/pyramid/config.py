@@ -32,7 +32,6 @@ from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
 from asyncview.pyramid.results import to_response
-from asyncview.pyramid.site import EXECUTORS
 from asyncview.pyramid.site import Site
 from asyncview.pyramid.start import JOB
 from asyncview.pyramid.terms import check_class
@@ -44,6 +43,12 @@ from asyncview.settings import Settings
 INGRESS_TWEEN = "asyncview.pyramid.tween.ingress_tween_factory"
 OUTCOME_TWEEN = "asyncview.pyramid.tween.outcome_tween_factory"
 TM_TWEEN = "pyramid_tm.tm_tween_factory"
+
+#: By the names that the setting has for them; only the one that is used is imported.
+EXECUTORS = {
+    "threads": "asyncview.executors.threads.factory",
+    "inline": "asyncview.executors.inline.factory",
+}
 
 #: After everything that an application says in its own actions.
 LAST = PHASE3_CONFIG + 1000
@@ -157,10 +162,9 @@ def set_job_executor(config: Configurator, factory: Any) -> None:
 
 def _executor(config: Configurator, said: Any) -> IExecutorFactory:
     """What a setting or a directive names."""
-    if isinstance(said, str) and said in EXECUTORS:
-        return EXECUTORS[said]
+    known = EXECUTORS.get(said, said) if isinstance(said, str) else said
     try:
-        factory: IExecutorFactory = config.maybe_dotted(said)
+        factory: IExecutorFactory = config.maybe_dotted(known)
     except (ImportError, ValueError) as error:
         raise ConfigurationError(
             f"asyncview.executor = {said!r}: it is none of"

@@ -1,7 +1,7 @@
 """What the configuration says about a view, for the view itself to know."""
 
-from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pyramid.csrf import LegacySessionCSRFStoragePolicy
@@ -20,8 +20,7 @@ FACTS = "asyncview.facts"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-@dataclass(frozen=True)
-class ViewFacts:
+class ViewFacts(NamedTuple):
     """``renderer`` is the view's own helper; ``csrf``: its POSTs need a token."""
 
     renderer: Any = None

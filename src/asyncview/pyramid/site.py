@@ -15,8 +15,6 @@ from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
 from asyncview.engine import staging_for
 from asyncview.exceptions import AsyncViewError
-from asyncview.executors import inline
-from asyncview.executors import threads
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import admission
 from asyncview.pyramid.access import is_tried_again
@@ -26,15 +24,12 @@ from asyncview.pyramid.start import Start
 from asyncview.pyramid.status import Documents
 from asyncview.settings import Settings
 
-#: By the names that the setting has for them.
-EXECUTORS: dict[str, IExecutorFactory] = {
-    "threads": threads.factory,
-    "inline": inline.factory,
-}
-
 
 class Site:
     """Hung on the registry as ``registry.asyncview``."""
+
+    #: What makes the engine's executor; the configuration says.
+    executor: IExecutorFactory
 
     def __init__(self, registry: Any, settings: Settings) -> None:
         self._registry = registry
@@ -45,8 +40,6 @@ class Site:
         self.documents = Documents()
         #: Whether a GET may start a job, because some view says so.
         self.starts_on_get = False
-        #: What makes the engine's executor; the configuration says.
-        self.executor: IExecutorFactory = threads.factory
         #: Held while the stock templates are compiled, once.
         self.compiling = threading.Lock()
         self.pages_compiled = False

@@ -5,8 +5,6 @@ from typing import Any
 from pyramid.config import PHASE3_CONFIG
 from pyramid.config import Configurator
 
-from asyncview.pyramid.uploads.endpoint import Endpoint
-
 
 def add_upload_endpoint(
     config: Configurator,
@@ -21,6 +19,9 @@ def add_upload_endpoint(
     ``add_view``, ``permission`` for one; ``factory`` is the routes'.  Where no CSRF
     token is asked for, only ``cross_site`` lets other sites' pages upload.
     """
+    # A fifth of the package, for those who ask for it.
+    from asyncview.pyramid.uploads.endpoint import Endpoint
+
     pattern = "/" + path.strip("/")
     route = name or pattern
     options = {
