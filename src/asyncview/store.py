@@ -10,7 +10,9 @@ import random
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 from typing import TypeVar
@@ -247,16 +249,23 @@ def prepare(db: DB, name: str) -> None:
 
 
 @contextmanager
-def reading(db: DB) -> Iterator[Connection]:
-    """A connection with a snapshot of now, for looking only."""
+def connected(db: DB) -> Iterator[Connection]:
+    """A connection with a transaction of its own, aborted where nobody commits."""
     tm = TransactionManager(explicit=True)
     connection = db.open(tm)
     try:
         tm.begin()
         yield connection
     finally:
-        tm.abort()
+        # What went wrong before counts more; after a commit there is nothing to abort.
+        with suppress(Exception):
+            tm.abort()
         connection.close()
+
+
+def reading(db: DB) -> AbstractContextManager[Connection]:
+    """A connection with a snapshot of now, for looking only."""
+    return connected(db)
 
 
 def transact(

@@ -4,13 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextlib import suppress
 from typing import Any
 
-from transaction import TransactionManager
-from ZODB.Connection import Connection
 from ZODB.DB import DB
 
 from asyncview.exceptions import AsyncViewError
@@ -19,6 +14,7 @@ from asyncview.keeper import Keeper
 from asyncview.progress import COMPLETE
 from asyncview.progress import ERROR
 from asyncview.session import ProgressSession
+from asyncview.store import connected
 
 log = logging.getLogger("asyncview.session")
 
@@ -78,7 +74,7 @@ class Workers:
     ) -> None:
         keeper = self._keeper
         try:
-            with opened(db) as connection:
+            with connected(db) as connection:
                 func(connection, session, *args)
                 status, message, url, error = session.wish or (COMPLETE,) + 3 * (None,)
                 if status != COMPLETE:
@@ -124,17 +120,3 @@ class Workers:
         for thread in list(self._threads):
             thread.join(max(end - time.monotonic(), 0.0))
         return not self._threads
-
-
-@contextmanager
-def opened(db: DB) -> Iterator[Connection]:
-    """A connection with a transaction of its own, aborted where nobody commits."""
-    tm = TransactionManager(explicit=True)
-    connection = db.open(tm)
-    try:
-        tm.begin()
-        yield connection
-    finally:
-        with suppress(Exception):
-            tm.abort()
-        connection.close()
