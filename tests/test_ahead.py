@@ -9,9 +9,9 @@ import pytest
 from conftest import PATIENCE
 from conftest import eventually
 from transaction.interfaces import TransientError
+from waiting import waiting
 from ZODB.Connection import Connection
 
-from asyncview import BaseAsyncView
 from asyncview.dispatch import Live
 from asyncview.executors import threads
 from asyncview.executors.batches import Batches
@@ -33,29 +33,11 @@ def runs():
 
 @pytest.fixture
 def make(make_site, gate, runs):
-    """A site with a job that waits for the gate, and one that does not."""
-
-    class Waits(BaseAsyncView):
-        max_runtime = property(
-            lambda self: float(self.request.params.get("most", 0)) or None
-        )
-        restartable = property(lambda self: int(self.request.params.get("again", 0)))
-
-        def __run__(self, process_id=None):
-            runs[process_id] += 1
-            gate.wait(PATIENCE)
-
-    class Quick(BaseAsyncView):
-        def __run__(self, process_id=None):
-            runs[process_id] += 1
-
-    def configure(config):
-        config.add_async_view(Waits, "waits")
-        config.add_async_view(Quick, "quick")
+    """A site whose jobs wait for the gate, or do not, and whose pulse beats by hand."""
 
     def make(**settings):
         settings.setdefault("asyncview__threads", "1")
-        return make_site(configure, **settings).by_hand()
+        return make_site(waiting(gate, runs), **settings).by_hand()
 
     return make
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from conftest import PATIENCE
 from conftest import eventually
+from waiting import waiting
 
 from asyncview import BaseAsyncView
 from asyncview.store import reading
@@ -21,22 +22,8 @@ def runs():
 
 @pytest.fixture
 def make(make_site, gate, runs):
-    """A site with a job that waits for the gate, and one that does not."""
-
-    class Waits(BaseAsyncView):
-        def __run__(self, process_id=None):
-            runs[process_id] += 1
-            gate.wait(PATIENCE)
-
-    class Quick(BaseAsyncView):
-        def __run__(self, process_id=None):
-            runs[process_id] += 1
-
-    def configure(config):
-        config.add_async_view(Waits, "waits")
-        config.add_async_view(Quick, "quick")
-
-    return lambda **settings: make_site(configure, **settings)
+    """A site whose jobs wait for the gate, or do not."""
+    return lambda **settings: make_site(waiting(gate, runs), **settings)
 
 
 def transactions(site):
