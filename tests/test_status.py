@@ -412,6 +412,21 @@ def test_the_document_speaks_the_readers_language(site):
     assert german.headers["ETag"] != english.headers["ETag"]
 
 
+@pytest.mark.parametrize(
+    ("language", "percent"),
+    [("en", "99.9"), ("de", "99,9"), ("es", "99,9"), ("fr", "99,9"), ("it", "99,9")],
+)
+def test_a_percentage_is_written_as_the_reader_writes_it(site, language, percent):
+    process_id = site.start("/told")
+    tell(site, lambda view: view.progress.update(4, 4))
+    shown(site, process_id, current=4)
+    url = f"/told/completed?process_id={process_id}&output_json=1&_LOCALE_={language}"
+    doc = site.app.get(url).json
+    assert doc["progress_message"].startswith(percent)
+    assert doc["completed"] == doc["progress"] == doc["percent"] == 99.9
+    finish(site, process_id)
+
+
 def test_a_kept_document_is_as_fresh_as_the_records(site):
     process_id = site.start("/told")
     for number in range(4):

@@ -13,6 +13,7 @@ from pyramid_zodbconn import get_connection
 
 from asyncview.engine import Engine
 from asyncview.i18n import _
+from asyncview.i18n import written
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FAILED
@@ -192,7 +193,8 @@ def _message(request: Request, status: str, shown: Any, stopping: bool) -> str:
     if stopping:
         text = STOPPING
     elif isinstance(shown, (int, float)) and not isinstance(shown, bool):
-        text = _("${percent}% completed...", mapping={"percent": shown})
+        percent = written(shown, request.locale_name)
+        text = _("${percent}% completed...", mapping={"percent": percent})
     else:
         text = MESSAGES[status]
     return str(request.localizer.translate(text))
