@@ -6,12 +6,17 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from translationstring import TranslationString
 
 from asyncview import JobCancelled
 from asyncview import ProgressSession
+from asyncview import said
+from asyncview.pyramid.joblog import JobLog
 from asyncview.session import LOG_LINES
 from asyncview.session import LOG_WIDTH
 from asyncview.session import MESSAGE_WIDTH
+
+HELLO = TranslationString("msg_id", "x", "Hello ${n}", {"n": 5})
 
 
 @pytest.fixture
@@ -166,6 +171,9 @@ class Unspeakable:
         (12, "12"),
         ("lone \ud800", "lone ?"),
         (Unspeakable(), ""),
+        (HELLO, "Hello 5"),
+        (TranslationString("Hello ${n}", mapping={"n": 6}), "Hello 6"),
+        (TranslationString("hello", default="x" * 1000), "x" * MESSAGE_WIDTH),
     ],
 )
 def test_message_is_a_bounded_text_that_every_page_can_show(session, message, shown):
@@ -173,6 +181,18 @@ def test_message_is_a_bounded_text_that_every_page_can_show(session, message, sh
     text = taken(session).message
     assert text == shown
     assert type(text) is str
+
+
+def test_texts_yet_to_be_translated_are_told_as_they_read(session):
+    session.log(HELLO)
+    JobLog(logging.getLogger("asyncview.test"), session).info(HELLO)
+    task = session.task("greet", HELLO)
+    task.update(message=HELLO)
+    snapshot = taken(session)
+    assert snapshot.log == ("Hello 5", "Hello 5")
+    assert (snapshot.tasks[0].name, snapshot.tasks[0].message) == ("Hello 5",) * 2
+    assert said.label(HELLO) == "Hello 5"
+    assert said.tasks({"greet": HELLO}) == (("greet", "Hello 5"),)
 
 
 def test_log_keeps_the_last_lines_and_bounds_each(session):

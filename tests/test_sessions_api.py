@@ -432,6 +432,13 @@ def test_running_has_what_the_same_request_has_made(make_site):
 # Ended
 
 
+def test_finish_tells_a_text_yet_to_be_translated_as_it_reads(site, api):
+    made = api().create_session()
+    made.finish(TranslationString("done", default="All ${n}", mapping={"n": 5}))
+    assert entry_of(site, made.id).job.term("success_msg") == "All 5"
+    assert api().get_session(made.id).to_dict()["message"] == "All 5"
+
+
 def test_finish_says_message_and_address(site, api):
     made = api().create_session(success_msg="Old", success_url="/old", error_url="/e")
     made.update(1, 4)

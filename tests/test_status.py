@@ -11,6 +11,7 @@ from conftest import eventually
 from people import job_that_is
 from people import let_go
 from people import working
+from pyramid.i18n import TranslationString
 from transaction.interfaces import TransientError
 
 from asyncview import BaseAsyncView
@@ -424,6 +425,20 @@ def test_a_percentage_is_written_as_the_reader_writes_it(site, language, percent
     doc = site.app.get(url).json
     assert doc["progress_message"].startswith(percent)
     assert doc["completed"] == doc["progress"] == doc["percent"] == 99.9
+    finish(site, process_id)
+
+
+def test_a_job_speaks_the_language_of_who_started_it(site):
+    running = TranslationString("Running", "asyncview")
+    process_id = site.start("/told?_LOCALE_=de")
+
+    def translated(view):
+        view.progress.update(message=view.request.localizer.translate(running))
+
+    tell(site, translated)
+    shown(site, process_id, message="Wird ausgeführt")
+    tell(site, lambda view: view.progress.update(message=running))
+    shown(site, process_id, message="Running")
     finish(site, process_id)
 
 

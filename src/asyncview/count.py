@@ -12,6 +12,7 @@ from math import isfinite
 from typing import Any
 from typing import TypeVar
 
+from asyncview import said
 from asyncview.exceptions import JobCancelled
 from asyncview.progress import percentage
 
@@ -242,7 +243,7 @@ def _short(current: float, total: float | None) -> float:
 def plain(value: Any, width: int = MESSAGE_WIDTH) -> str:
     """Text as a page can show it: bounded, and without lone surrogates."""
     try:
-        text = str(value)[:width]
+        text = said.text(value)[:width]
     except BaseException:
         # It is a job's, and must not stop the writing of all others'.
         text = ""

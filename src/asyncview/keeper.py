@@ -243,7 +243,7 @@ class Keeper:
         kind = "success" if status == COMPLETE else "error"
         changed: dict[str, Any] = {}
         if message is not None:
-            changed[f"{kind}_msg"] = str(message)
+            changed[f"{kind}_msg"] = said.text(message)
         if url is not None:
             changed[f"{kind}_url"] = self.address(url)
         return changed

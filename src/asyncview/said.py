@@ -14,9 +14,19 @@ LABEL_WIDTH = 200
 ID_WIDTH = 500
 
 
+def text(value: Any) -> str:
+    """What it says; of a text yet to be translated its default, with what is in it.
+
+    Such a one is, as a text, the name under which catalogues have it.
+    """
+    if isinstance(value, str) and hasattr(value, "interpolate"):
+        return str(value.interpolate())
+    return str(value)
+
+
 def label(value: Any) -> str:
     """Text, bounded."""
-    return str(value)[:LABEL_WIDTH]
+    return text(value)[:LABEL_WIDTH]
 
 
 def tags(value: Any) -> tuple[str, ...]:
@@ -45,7 +55,7 @@ def number(value: Any, least: int) -> Any:
 
 def tasks(value: Any) -> tuple[tuple[str, str], ...]:
     """Pairs of id and name, from a mapping; None is no task."""
-    return tuple((task_id(id), str(name)) for id, name in dict(value or {}).items())
+    return tuple((task_id(id), text(name)) for id, name in dict(value or {}).items())
 
 
 def task_id(value: Any) -> str:

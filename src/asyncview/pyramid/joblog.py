@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from asyncview import said
 from asyncview.session import ProgressSession
 
 
@@ -16,7 +17,7 @@ class JobLog(logging.LoggerAdapter):  # type: ignore[type-arg]
     def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
         if level >= logging.INFO:
             try:
-                self._session.log(str(msg) % args if args else str(msg))
+                self._session.log(said.text(msg) % args if args else msg)
             except Exception:
                 # As with any logger: what can't be formatted is no job's end.
                 self._session.log(msg)
