@@ -16,6 +16,7 @@ from transaction.interfaces import TransientError
 
 from asyncview import BaseAsyncView
 from asyncview.pyramid.answers import dumps
+from asyncview.pyramid.status import label_of
 
 NUMBER = (int, float)
 NONE = type(None)
@@ -426,6 +427,24 @@ def test_a_percentage_is_written_as_the_reader_writes_it(site, language, percent
     assert doc["progress_message"].startswith(percent)
     assert doc["completed"] == doc["progress"] == doc["percent"] == 99.9
     finish(site, process_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("YearlyReport", "Yearly report"),
+        ("PDFReport", "PDF report"),
+        ("MyHTTPView", "My HTTP view"),
+        ("HTML5Export", "HTML5 export"),
+        ("ExportUserIDs", "Export user IDs"),
+        ("MakeAReport", "Make a report"),
+        ("Fibonacci2", "Fibonacci2"),
+        ("import_csv", "Import csv"),
+        ("_", ""),
+    ],
+)
+def test_a_view_without_a_label_is_called_as_its_class(name, label):
+    assert label_of(type(name, (BaseAsyncView,), {})(None, None)) == label
 
 
 def test_a_job_speaks_the_language_of_who_started_it(site):

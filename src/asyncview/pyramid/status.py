@@ -46,12 +46,19 @@ UNSAFE = _("Something went wrong.")
 NOT_YET = 99.9
 
 
+#: Where a word of a class's name begins: MyHTTPView, UserIDs.
+WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s\b)[a-z])|_")
+
+
 def label_of(view: Any) -> Any:
     """What people call the view's jobs."""
     if view.label:
         return view.label
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(view).__name__)
-    return words.replace("_", " ").strip().capitalize()
+    words = WORD.sub(" ", type(view).__name__).split()
+    label = " ".join(
+        word if word[:2].isupper() and len(word) > 1 else word.lower() for word in words
+    )
+    return label[:1].upper() + label[1:]
 
 
 def shown_progress(entry: Entry, now: float | None = None) -> Any:
