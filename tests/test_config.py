@@ -55,6 +55,8 @@ def works(site, path="/work"):
         ({"request_method": ("POST", "PUT")}, "with request_method: .* by GET"),
         ({"request_param": "go"}, "with request_param: "),
         ({"xhr": True}, "with xhr: "),
+        ({"header": "X-Client"}, "with header: browsers "),
+        ({"header": ("X-Client", "X-Version:2")}, "with header: "),
         ({"accept": "text/html"}, "with accept: "),
         ({"name": ""}, 'with name="": '),
     ],

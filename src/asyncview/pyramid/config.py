@@ -251,6 +251,8 @@ def _check_options(cls: type, options: dict[str, Any]) -> None:
         refuse("accept", "the same subviews answer browsers and scripts")
     if options.get("xhr"):
         refuse("xhr", "browsers ask for its subviews without it")
+    if options.get("header"):
+        refuse("header", "browsers ask for its subviews without it")
     if not options.get("name") and not options.get("route_name"):
         refuse('name=""', "a default view has no address below which subviews can be")
 
