@@ -23,8 +23,11 @@ import webtest
 from BTrees.LOBTree import LOBucket
 
 import asyncview
+from asyncview import JobCancelled
+from asyncview import ProgressSession
 from asyncview import cli
 from asyncview import demo
+from asyncview.demo.catalogue import measure
 from asyncview.demo.catalogue import problem_with
 from asyncview.demo.failing import Failing
 from asyncview.demo.fibonacci import Fibonacci
@@ -134,6 +137,7 @@ def assert_nothing_inline(page):
 def test_catalogue_reports_what_is_in_the_folder(browser, folder):
     document = end_of(browser, post(browser, "/catalogue", folder=str(folder)))
     assert document["status"] == "completed"
+    assert document["label"] == f"Catalogue of {folder}"
     assert (document["current"], document["total"]) == (4, 4)
     report = browser.get(document["next_url"])
     assert report.html.find(id="files").text == "4"
@@ -194,7 +198,7 @@ def test_folder_of_this_python_can_be_catalogued(browser):
 
 def test_unreadable_files_are_counted_and_left_out(browser, folder, monkeypatch):
     # The tests may run as root, whom no permission bit keeps out.
-    def measure(path):
+    def measure(path, progress):
         if path.endswith("big.bin"):
             raise PermissionError(path)
         return 1, "0" * 64
@@ -204,6 +208,19 @@ def test_unreadable_files_are_counted_and_left_out(browser, folder, monkeypatch)
     report = browser.get(document["next_url"])
     assert report.html.find(id="files").text == "3"
     assert report.html.find(id="skipped").text == "1"
+
+
+def test_cancelled_catalogue_does_not_read_a_file_to_its_end(folder):
+    session = ProgressSession("id")
+    assert measure(folder / "big.bin", session)[0] == 3_000_000
+    session.stop()
+    with pytest.raises(JobCancelled):
+        measure(folder / "big.bin", session)
+
+
+def test_file_of_the_system_that_says_no_size_is_not_read_to_its_end():
+    with pytest.raises(OSError, match="has no size"):
+        measure("/proc/self/status", ProgressSession("id"))
 
 
 def test_fibonacci_shows_its_answer_in_the_form(browser):

@@ -20,7 +20,6 @@ from asyncview.demo.models import reading
 class CatalogueView(BaseAsyncView):
     """Catalogue the files under a folder of this machine."""
 
-    label = "Catalogue of a folder"
     initial_page = "templates/catalogue_form.pt"
     error_msg = "The catalogue could not be made.  The one of before is unchanged."
     # A double click makes one catalogue; a second visitor is asked to wait.
@@ -30,6 +29,11 @@ class CatalogueView(BaseAsyncView):
     @property
     def folder(self):
         return self.request.POST.get("folder", sysconfig.get_path("stdlib")).strip()
+
+    @property
+    def label(self):
+        """With the folder: a second start leads to the catalogue being made."""
+        return f"Catalogue of {self.folder}"
 
     def run_process(self):
         """Start the job if the form is right; else the form shows ``self.error``."""
@@ -49,7 +53,7 @@ class CatalogueView(BaseAsyncView):
             name = readable(os.path.relpath(path, self.folder))
             self.progress.update(message=f"Hashing {name}")
             try:
-                size, digest = measure(path)
+                size, digest = measure(path, self.progress)
             except OSError:
                 catalogue.skipped += 1
             else:
@@ -116,12 +120,19 @@ def find_files(folder, catalogue):
                 yield path
 
 
-def measure(path):
-    """Return a file's size and sha256; memory stays flat."""
+def measure(path, progress):
+    """Return a file's size and sha256; memory stays flat.
+
+    OSError for what is longer than it says: files of /proc may have no end.
+    """
     size, digest = 0, hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
+            # A cancelled job ends here, also in a file of many gigabytes.
+            progress.update()
             size += len(block)
+            if size > os.fstat(file.fileno()).st_size:
+                raise OSError(f"{path} has no size")
             digest.update(block)
     return size, digest.hexdigest()
 
