@@ -27,6 +27,7 @@ from asyncview.pyramid.capture import capture
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import VIEW
+from asyncview.store import joined
 from asyncview.ticket import Captured
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
@@ -118,9 +119,10 @@ class Attempt:
                 ticket.verdict = Verdict("failed", ABORTED, None, captured)
                 return
             self.request.environ[START].store(self.request)
-            outcome = captured.store(self.connection)
+            connection = joined(self.tm.get(), self.connection)
+            outcome = captured.store(connection)
             self._unwatch()
-            ticket.record(self.connection, outcome, self.engine.runner.clock())
+            ticket.record(connection, outcome, self.engine.runner.clock())
             self._commit()
         finally:
             if ticket.verdict is None or ticket.verdict.response is None:
@@ -250,8 +252,9 @@ class Watch:
 
     def beforeCompletion(self, transaction: Any) -> None:
         """It fails if the job is taken away before it commits."""
-        self._ticket.guard(self._connection)
-        state = self._ticket.state(self._connection)
+        connection = joined(transaction, self._connection)
+        self._ticket.guard(connection)
+        state = self._ticket.state(connection)
         if not state.checkpointed:
             # Of a transaction that is aborted this goes with the rest.
             state.checkpointed = True

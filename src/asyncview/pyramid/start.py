@@ -19,6 +19,7 @@ from asyncview.job import Job
 from asyncview.pyramid.identity import context_identity
 from asyncview.request import StoredRequest
 from asyncview.request import freeze
+from asyncview.store import joined
 from asyncview.store import store_of
 from asyncview.ticket import Brief
 
@@ -122,6 +123,7 @@ class Start:
             return
         engine = self.engine
         connection = get_connection(request, engine.settings.database)
+        connection = joined(request.tm.get(), connection)
         store = store_of(connection, engine.settings.name)
         if store is None:
             # It could not be made, or only after this transaction began.
