@@ -131,13 +131,19 @@ def test_the_id_is_given_to_those_who_take_it(make_site):
     assert text_of(site, "/Any") == "() ['process_id']"
 
 
-def test_a_view_without_work_fails_and_says_why(make_site, caplog):
+def test_a_view_without_work_says_so_at_the_start_and_stores_nothing(make_site, caplog):
     class Empty(BaseAsyncView):
         pass
 
     site = make_site(lambda config: config.add_async_view(Empty, "e"))
-    assert site.run("/e")["status"] == "failed"
-    assert "has no __run__" in caplog.text
+    assert site.app.get("/e", status=200)
+    with pytest.raises(NotImplementedError, match=r"Empty has no __run__"):
+        site.app.post("/e")
+    with pytest.raises(NotImplementedError):
+        Empty(None, Request.blank("/")).__run__()
+    with reading(site.db) as connection:
+        assert store_of(connection, "tests").crowd() == 0
+    assert caplog.text == ""
 
 
 def test_work_runs_without_a_job_too():

@@ -132,6 +132,9 @@ class BaseAsyncView:
             return subviews.subview(self)
         if not no_process and self.run_process():
             check_included(request)
+            if type(self).__run__ is BaseAsyncView.__run__:
+                # Here its author sees it, and no job is stored only to fail.
+                self.__run__()
             has_on_end = type(self).on_end is not BaseAsyncView.on_end
             return ask(self, terms_of(self) | {"on_end": has_on_end})
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
