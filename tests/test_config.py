@@ -1,6 +1,7 @@
 """The configuration: what it takes, and what it refuses with a sentence."""
 
 import asyncio
+import re
 
 import pytest
 import transaction
@@ -19,9 +20,9 @@ from pyramid.view import view_config
 import asyncview
 from asyncview import AsyncViewError
 from asyncview.executors import inline
-from asyncview.pyramid.config import INGRESS_TWEEN
-from asyncview.pyramid.config import OUTCOME_TWEEN
-from asyncview.pyramid.config import TM_TWEEN
+from asyncview.pyramid.checks import INGRESS_TWEEN
+from asyncview.pyramid.checks import OUTCOME_TWEEN
+from asyncview.pyramid.checks import TM_TWEEN
 from asyncview.store import reading
 from asyncview.store import root_key
 
@@ -183,6 +184,43 @@ def test_a_route_for_the_subpath_is_enough(make_site, pattern):
     works(make_site(mended), pattern.replace("{id}", "5"))
 
 
+@pytest.mark.parametrize(
+    ("first", "pattern"),
+    [
+        ("/{a}/{b}", "/report"),
+        ("/of/{id}/{part}", "/of/{id}"),
+        ("/of/{id}/*rest", r"/of/{id:\d+}"),
+        ("/report/completed", "/report"),
+    ],
+)
+def test_subviews_that_another_route_would_take_are_refused(make_site, first, pattern):
+    def configure(config):
+        config.add_route("first", first)
+        config.add_async_view(Work, pattern=pattern)
+
+    refused(make_site, configure, rf"route {re.escape(first)} too, which comes first")
+
+
+@pytest.mark.parametrize(
+    ("first", "options", "pattern", "path"),
+    [
+        ("/{a}/{b}", {"request_method": "PUT"}, "/report", "/report"),
+        (r"/{a}/{b:\d+}", {}, "/report", "/report"),
+        ("/asked/*rest", {}, "/{kind}", "/report"),
+        ("/{a}", {"static": True}, "/report", "/report"),
+    ],
+)
+def test_a_route_that_takes_other_addresses_is_no_obstacle(
+    make_site, first, options, pattern, path
+):
+    def configure(config):
+        config.add_route("first", first, **options)
+        config.add_async_view(Work, pattern=pattern)
+        config.add_route("last", "/*all")
+
+    works(make_site(configure), path)
+
+
 @pytest.mark.parametrize("pattern", ["/shop/*traverse", "/{kind}/*traverse"])
 def test_a_route_that_is_traversed_has_a_subpath(make_site, pattern):
     def configure(config):
@@ -231,6 +269,9 @@ def test_the_route_has_the_name_that_was_given(make_site):
         ({"pattern": "/x", "route_name": "x"}, "makes the routes"),
         ({"name": "work", "attr": "run"}, "with attr"),
         ({"pattern": "/x", "request_method": "POST"}, "with request_method"),
+        ({"pattern": "/a/*rest"}, "must leave the rest"),
+        ({"pattern": "/a/*subpath"}, "must leave the rest"),
+        ({"pattern": "/a/{x:.*}"}, r"route /a/\{x:\.\*\} too"),
     ],
 )
 def test_what_add_async_view_refuses(make_site, arguments, sentence):

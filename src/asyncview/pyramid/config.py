@@ -1,7 +1,5 @@
-"""The configuration: include, directives, and what is refused with a sentence."""
+"""The configuration: include, directives, and how a view is told what it is."""
 
-import inspect
-import re
 import signal
 import sys
 import threading
@@ -15,10 +13,7 @@ from pyramid.events import BeforeRender
 from pyramid.exceptions import ConfigurationError
 from pyramid.interfaces import IDefaultCSRFOptions
 from pyramid.interfaces import IResponse
-from pyramid.interfaces import IRoutesMapper
-from pyramid.interfaces import ITweens
 from pyramid.tweens import EXCVIEW
-from pyramid.tweens import INGRESS
 from pyramid.viewderivers import VIEW as INNERMOST
 
 from asyncview.exceptions import AsyncViewError
@@ -28,6 +23,13 @@ from asyncview.pyramid import pages
 from asyncview.pyramid import progress
 from asyncview.pyramid.access import check_readable
 from asyncview.pyramid.answers import private
+from asyncview.pyramid.checks import OUTCOME_TWEEN
+from asyncview.pyramid.checks import TM_TWEEN
+from asyncview.pyramid.checks import check_options
+from asyncview.pyramid.checks import check_pattern
+from asyncview.pyramid.checks import check_routes
+from asyncview.pyramid.checks import is_async
+from asyncview.pyramid.checks import put_outermost
 from asyncview.pyramid.facts import FACTS
 from asyncview.pyramid.facts import ViewFacts
 from asyncview.pyramid.jobs import Jobs
@@ -39,10 +41,6 @@ from asyncview.pyramid.uploads.directive import add_upload_endpoint
 from asyncview.pyramid.view import BaseAsyncView
 from asyncview.settings import BadSetting
 from asyncview.settings import Settings
-
-INGRESS_TWEEN = "asyncview.pyramid.tween.ingress_tween_factory"
-OUTCOME_TWEEN = "asyncview.pyramid.tween.outcome_tween_factory"
-TM_TWEEN = "pyramid_tm.tm_tween_factory"
 
 #: By the names that the setting has for them; only the one that is used is imported.
 EXECUTORS = {
@@ -70,8 +68,8 @@ def includeme(config: Configurator) -> None:
     site.executor = _executor(config, settings.executor)
 
     config.add_tween(OUTCOME_TWEEN, under=TM_TWEEN, over=EXCVIEW)
-    config.action(None, lambda: _outermost(config), order=LAST)
-    config.action(None, lambda: _routes_with_subpath(config), order=LAST)
+    config.action(None, lambda: put_outermost(config), order=LAST)
+    config.action(None, lambda: check_routes(config), order=LAST)
     config.add_view_deriver(
         async_view, "asyncview", under="rendered_view", over=INNERMOST
     )
@@ -117,7 +115,7 @@ def add_async_view(
     ``factory`` is the routes'.
     """
     view = config.maybe_dotted(view)
-    if not _is_async(view):
+    if not is_async(view):
         raise ConfigurationError(f"add_async_view: {view!r} is no BaseAsyncView")
     if pattern is None:
         if not name:
@@ -126,6 +124,7 @@ def add_async_view(
         return
     if "route_name" in view_options:
         raise ConfigurationError("add_async_view makes the routes of a pattern itself")
+    check_pattern(pattern)
     pattern = "/" + pattern.strip("/")
     route = name or pattern
     options = {
@@ -181,10 +180,10 @@ def _executor(config: Configurator, said: Any) -> IExecutorFactory:
 def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
     """Tell a `BaseAsyncView` its facts, and convert what it returns."""
     cls = info.original_view
-    if not _is_async(cls):
+    if not is_async(cls):
         return view
     options = info.options
-    _check_options(cls, options)
+    check_options(cls, options)
     registry = info.registry
     try:
         # Now, where it can be known, and not at each POST.
@@ -227,91 +226,7 @@ def async_view(view: Callable[..., Any], info: Any) -> Callable[..., Any]:
 async_view.options = ("attr", "wrapper", "require_csrf")  # type: ignore[attr-defined]
 
 
-def _is_async(view: Any) -> bool:
-    return inspect.isclass(view) and issubclass(view, BaseAsyncView)
-
-
-def _check_options(cls: type, options: dict[str, Any]) -> None:
-    def refuse(what: str, why: str) -> None:
-        raise ConfigurationError(
-            f"{cls.__name__} can't be registered with {what}: {why}"
-        )
-
-    if options.get("attr"):
-        refuse("attr", "a background view starts in __call__")
-    if options.get("wrapper"):
-        refuse("wrapper", "it would wrap the redirects and status answers too")
-    method = options.get("request_method")
-    methods = (method,) if isinstance(method, str) else tuple(method or ("GET",))
-    if "GET" not in methods:
-        refuse("request_method", "its subviews are asked for by GET")
-    if options.get("request_param"):
-        refuse("request_param", "the requests for its subviews do not have it")
-    if options.get("accept"):
-        refuse("accept", "the same subviews answer browsers and scripts")
-    if options.get("xhr"):
-        refuse("xhr", "browsers ask for its subviews without it")
-    if options.get("header"):
-        refuse("header", "browsers ask for its subviews without it")
-    if not options.get("name") and not options.get("route_name"):
-        refuse('name=""', "a default view has no address below which subviews can be")
-
-
-# Checks when all is said
-
-
-def _outermost(config: Configurator) -> None:
-    """Put the ingress tween over all others; refuse a chain without ours."""
-    tweens = config.registry.queryUtility(ITweens)
-    if tweens.explicit:
-        _check_explicit([name for name, _ in tweens.explicit])
-        return
-    others = tuple(name for name in tweens.sorter.names if name != INGRESS_TWEEN)
-    factory = config.maybe_dotted(INGRESS_TWEEN)
-    tweens.add_implicit(INGRESS_TWEEN, factory, under=INGRESS, over=others)
-
-
-def _check_explicit(names: list[str]) -> None:
-    chain = [INGRESS_TWEEN, TM_TWEEN, OUTCOME_TWEEN, EXCVIEW]
-    missing = [name for name in chain if name not in names]
-    if missing:
-        raise ConfigurationError(
-            "the setting pyramid.tweens names all tweens, and without these no job"
-            f" would ever end: {', '.join(missing)}"
-        )
-    if sorted(chain, key=names.index) != chain:
-        raise ConfigurationError(
-            "the setting pyramid.tweens must have these in this order: "
-            + ", ".join(chain)
-        )
-
-
-def _routes_with_subpath(config: Configurator) -> None:
-    """Refuse a route under which the subviews of a view can't be reached."""
-    mapper = config.registry.queryUtility(IRoutesMapper)
-    if mapper is None:
-        return
-    patterns = {
-        route.name: "/" + route.pattern.strip("/") for route in mapper.get_routes()
-    }
-    found: dict[str, set[Any]] = {}
-    for item in config.introspector.get_category("views", default=()):
-        view = item["introspectable"]
-        callable_, route = view.get("callable"), view.get("route_name")
-        if route in patterns and _is_async(callable_):
-            found.setdefault(patterns[route], set()).add(callable_)
-    for pattern, classes in found.items():
-        # With a rest of the path that is traversed there is a subpath as well.
-        if re.search(r"\*subpath$|\*traverse$|\{traverse[:}]", pattern):
-            continue
-        missing = classes - found.get(f"{pattern.rstrip('/')}/*subpath", set())
-        for cls in missing:
-            raise ConfigurationError(
-                f"{cls.__name__} is registered for the route {pattern}, but its"
-                " subviews have no address: add a route"
-                f" {pattern.rstrip('/')}/*subpath with the same view, or use"
-                " config.add_async_view"
-            )
+# When all is made
 
 
 def _created(site: Site, event: ApplicationCreated) -> None:
