@@ -416,7 +416,14 @@ def test_the_document_speaks_the_readers_language(site):
 
 @pytest.mark.parametrize(
     ("language", "percent"),
-    [("en", "99.9"), ("de", "99,9"), ("es", "99,9"), ("fr", "99,9"), ("it", "99,9")],
+    [
+        ("en", "99.9"),
+        ("de", "99,9"),
+        ("es", "99,9"),
+        ("fr", "99,9"),
+        ("it", "99,9"),
+        ("ja", "99.9"),
+    ],
 )
 def test_a_percentage_is_written_as_the_reader_writes_it(site, language, percent):
     process_id = site.start("/told")
