@@ -445,6 +445,8 @@ def test_progress_record_keeps_its_snapshot():
         Snapshot(1, 2.5),
         Snapshot(1, 2.5, 0, 0),
         Snapshot(log=("",)),
+        Snapshot(1, 2.5, 3, since=1_700_000_000.1),
+        Snapshot(1, 2.5, 3, since=1.5, base=2),
     ],
 )
 def test_snapshot_is_packed_without_loss(snapshot):
@@ -454,6 +456,14 @@ def test_snapshot_is_packed_without_loss(snapshot):
 def test_packed_snapshot_has_no_defaults_at_its_end():
     assert packed(NOTHING) == ()
     assert packed(Snapshot(1, 2.5, 3)) == (1, 25, 3)
+
+
+def test_snapshot_of_a_record_before_counts_had_a_begin_is_read():
+    kept = (1, 25, 3, 10, "text", 2, 50.0, True, ("line",), (), 1.5)
+    snapshot = unpacked(kept)
+    assert (snapshot.current, snapshot.started) == (3, 1.5)
+    assert (snapshot.since, snapshot.base) == (None, 0)
+    assert packed(snapshot) == kept
 
 
 @pytest.mark.parametrize(

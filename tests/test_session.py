@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from decimal import Decimal
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ from translationstring import TranslationString
 from asyncview import JobCancelled
 from asyncview import ProgressSession
 from asyncview import said
+from asyncview.progress import Snapshot
 from asyncview.pyramid.joblog import JobLog
 from asyncview.session import LOG_LINES
 from asyncview.session import LOG_WIDTH
@@ -154,6 +156,161 @@ def test_attempt_starts_afresh_but_for_its_version(session):
     assert (snapshot.current, snapshot.message, snapshot.log) == (None, "", ())
     second.update(1, 10)
     assert numbers(second) == (1, 10, 10.0)
+
+
+# When the count began
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What ``time.time`` gives: a list of one number."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def started(session):
+    """A session of a job that began at 1000."""
+    session.facts = session.facts._replace(started=1000.0)
+    return session
+
+
+def beginning(session, now):
+    session.take(now)
+    return session.snapshot.since, session.snapshot.base
+
+
+def test_nothing_is_kept_of_when_a_count_began_that_did_so_with_the_job(started, clock):
+    clock[0] = 1000.1
+    tracked = started.track("abc")
+    assert beginning(started, 1000.5) == (None, 0)
+    next(tracked)
+    next(tracked)
+    assert beginning(started, 1001.5) == (None, 0)
+
+
+def test_count_of_update_began_with_the_job_where_nobody_looked_before(started):
+    started.update(5, 10)
+    assert beginning(started, 1003.0) == (None, 0)
+
+
+def test_each_track_begins_a_count(started, clock):
+    for _ in started.track("abc"):
+        pass
+    assert beginning(started, 1009.0) == (None, 0)
+    clock[0] = 1010.04
+    tracked = started.track("abcd")
+    next(tracked)
+    assert beginning(started, 1011.0) == (1010.0, 0)
+    next(tracked)
+    assert beginning(started, 1012.0) == (1010.0, 0)
+
+
+def test_each_stage_of_a_factory_begins_a_count(started, clock):
+    factory = started.as_factory()
+    factory("first", 10).update(10)
+    assert beginning(started, 1009.0) == (None, 0)
+    clock[0] = 1010.0
+    factory("second", 10).update(1)
+    assert beginning(started, 1011.0) == (1010.0, 0)
+
+
+def test_steps_of_a_track_ask_no_clock(session, monkeypatch):
+    tracked = session.track("abc")
+    monkeypatch.setattr(time, "time", None)
+    assert list(tracked) == ["a", "b", "c"]
+    session.update(1)
+    session.advance()
+
+
+def test_inner_track_begins_no_count(started, clock):
+    for _ in started.track("ab"):
+        clock[0] += 10
+        for _ in started.track("xyz"):
+            assert beginning(started, clock[0]) == (None, 0)
+
+
+def test_count_that_goes_down_began_anew_as_far_as_is_seen(started):
+    started.update(20, 20)
+    assert beginning(started, 1010.0) == (None, 0)
+    started.update(3, 6000)
+    assert beginning(started, 1011.0) == (1011.0, 3)
+    started.update(103)
+    assert beginning(started, 1012.0) == (1011.0, 3)
+    started.advance(-1)
+    assert beginning(started, 1013.0) == (1013.0, 102)
+
+
+def test_count_that_goes_down_at_once_is_not_that_of_the_job(started):
+    started.update(20, 20)
+    taken(started, 1000.0)
+    started.update(3, 6000)
+    assert beginning(started, 1000.1) == (1000.1, 3)
+
+
+def test_total_that_grows_begins_no_count(started):
+    for number in range(1, 5):
+        started.update(10 * number, 20 * number)
+        assert beginning(started, 1000.0 + number) == (None, 0)
+    started.update(total=1)
+    assert beginning(started, 1009.0) == (None, 0)
+
+
+def test_first_number_after_a_look_began_a_count_since_then(started):
+    started.update(message="Looking around")
+    assert beginning(started, 1010.0) == (None, 0)
+    started.update(3, 10)
+    assert beginning(started, 1011.0) == (1010.0, 0)
+
+
+def test_what_is_no_number_begins_no_count(started):
+    started.update(3, 10)
+    taken(started, 1001.0)
+    started.update(math.nan)
+    assert beginning(started, 1002.0) == (None, 0)
+
+
+def test_count_of_a_later_attempt_began_in_it(clock):
+    session = ProgressSession("id", 2, since=1050.0)
+    session.facts = session.facts._replace(started=1000.0)
+    session.update(3, 10)
+    assert beginning(session, 1051.0) == (1050.0, 0)
+    clock[0] = 1060.0
+    tracked = session.track("abc")
+    next(tracked)
+    assert beginning(session, 1061.0) == (1060.0, 0)
+
+
+def test_count_of_a_job_that_was_claimed_ahead_began_with_it_where_it_did(clock):
+    session = ProgressSession("id")
+    session.facts = session.facts._replace(started=900.0)
+    session.began = 1000.0
+    session.track("abc")
+    assert beginning(session, 1001.0) == (None, 0)
+
+
+def test_session_that_is_taken_over_goes_on_with_the_count(clock):
+    session = ProgressSession("id")
+    session.facts = session.facts._replace(started=900.0)
+    session.resume(Snapshot(7, 990.0, 5, 10, since=950.0, base=2))
+    session.advance()
+    assert beginning(session, 1001.0) == (950.0, 2)
+    session.update(3)
+    assert beginning(session, 1002.0) == (1002.0, 3)
+
+
+def test_first_word_of_who_took_over_may_begin_a_count(clock):
+    for begin in (
+        lambda session: session.update(1),
+        lambda session: next(session.track("abc", total=10)),
+    ):
+        session = ProgressSession("id")
+        session.facts = session.facts._replace(started=900.0)
+        session.resume(Snapshot(7, 990.0, 5, 10))
+        begin(session)
+        since, base = beginning(session, 1000.0)
+        assert (since, base) == (1000.0, session.snapshot.current)
 
 
 # Text

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from datetime import datetime
 from datetime import timezone
 
@@ -15,8 +16,10 @@ from pyramid.i18n import TranslationString
 from transaction.interfaces import TransientError
 
 from asyncview import BaseAsyncView
+from asyncview.progress import Snapshot
 from asyncview.pyramid.answers import dumps
 from asyncview.pyramid.status import label_of
+from asyncview.pyramid.status import rate
 
 NUMBER = (int, float)
 NONE = type(None)
@@ -255,6 +258,62 @@ def test_the_rate_is_a_second(site):
     tell(site, lambda view: view.progress.update(1000, 2000))
     doc = shown(site, process_id, current=1000)
     assert doc["rate"] > 0
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "expected"),
+    [
+        # With the job, which began at 1000, and at 1016 of itself.
+        (Snapshot(1, 1020.0, 200), 10.0),
+        (Snapshot(1, 1020.0, 200, since=1016.0), 50.0),
+        (Snapshot(1, 1020.0, 200, since=1016.0, base=180), 5.0),
+        # It has just begun, as far as is seen.
+        (Snapshot(1, 1020.0, 200, since=1020.0, base=200), None),
+        (Snapshot(1, 1020.0, 0, since=1020.0), None),
+        (Snapshot(1, 1020.0, None), None),
+        (Snapshot(1, None, 200), None),
+        (Snapshot(1, 1020.0, -200), None),
+        (Snapshot(1, 1000.0, 10**308), None),
+    ],
+)
+def test_the_rate_counts_from_when_the_count_began(snapshot, expected):
+    assert rate(1000.0, snapshot) == expected
+    assert rate(None, Snapshot(1, 1020.0, 200)) is None
+
+
+@pytest.fixture
+def long_ago(site, monkeypatch):
+    """The id of a job that began, and counted, a thousand seconds ago."""
+    runner = site.engine.runner
+    with monkeypatch.context() as context:
+        context.setattr(runner, "clock", lambda: time.time() - 1000)
+        process_id = site.start("/told")
+        tell(site, lambda view: view.progress.update(20, 20, "Reading"))
+        shown(site, process_id, current=20)
+    return process_id
+
+
+def test_the_rate_of_a_second_loop_is_its_own(site, long_ago):
+    def write(view):
+        next(view.progress.track(range(6000), message="Writing"))
+        view.progress.advance(2000)
+
+    tell(site, write)
+    doc = shown(site, long_ago, current=2000)
+    assert doc["rate"] > 20
+    assert doc["percent"] == 99.9
+    assert finish(site, long_ago)["rate"] == doc["rate"]
+
+
+def test_the_rate_of_a_new_attempt_is_its_own(site, long_ago):
+    def conflict(view):
+        view.request.registry.taken.release()
+        raise TransientError
+
+    tell(site, conflict)
+    tell(site, lambda view: view.progress.update(2000, 6000))
+    doc = shown(site, long_ago, attempt=2, current=2000)
+    assert doc["rate"] > 20
 
 
 def test_the_last_log_lines_are_shown(site):

@@ -1,10 +1,11 @@
 """How much of how much is done, as a job says it: plain attributes, and nothing else.
 
-Nothing here knows a database or a clock: what is said is looked at once in a while by
-somebody else.
+Nothing here knows a database, and no step asks a clock: what is said is looked at once
+in a while by somebody else.
 """
 
 import logging
+import time
 from collections.abc import Iterable
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,6 +29,7 @@ class Count:
     """What a session and each of its tasks have in common: numbers and a message."""
 
     __slots__ = (
+        "_begun",
         "_current",
         "_highest",
         "_inner",
@@ -45,6 +47,9 @@ class Count:
         self._message: Any = ""
         #: The last numbers that were good, to come back to.
         self._known: tuple[float | None, float | None] = (None, None)
+        #: When it began to count, in seconds since the epoch, as far as that is known,
+        #: and from what number.
+        self._begun: tuple[float | None, float] = (None, 0)
         self._tracking = 0
         #: Set by each step of a `track` within another, to notice a wish to stop.
         self._inner = False
@@ -88,10 +93,16 @@ class Count:
                 total = len(iterable)  # type: ignore[arg-type]
         if self._tracking:
             return self._within(iterable, message)
-        # Also where there is none: that of an earlier stage would be a lie here.
-        self._current, self._total = 0, total
+        self._anew(total)
         self.update(message=message)
         return self._counted(iterable)
+
+    def _anew(self, total: float | None) -> None:
+        """Count from nothing, up to ``total``."""
+        # Also where there is none: that of an earlier stage would be a lie here.
+        self._current, self._total = 0, total
+        # After the numbers, as who looks reads them in the other order.
+        self._begun = (time.time(), 0)
 
     def _counted(self, iterable: Iterable[T]) -> Iterator[T]:
         self._tracking += 1
@@ -134,6 +145,25 @@ class Count:
         self._numeric |= current is not None or total is not None
         self._known = (current, total)
         return self._known
+
+    def _counted_since(
+        self, looked: float | None, now: float
+    ) -> tuple[tuple[float | None, float | None], tuple[float | None, float]]:
+        """The numbers, and when and where it began to count.
+
+        ``looked`` is when the last look was, None where there was nothing to see.
+        """
+        # In this order: numbers of before must not be of a loop that has just begun.
+        begun, before = self._begun, self._known[0]
+        numbers = current, _ = self._numbers()
+        # A loop has said so itself.
+        if current is not None and (begun[0] or 0.0) <= (looked or 0.0):
+            if before is None:
+                self._begun = begun = looked, 0
+            elif current < before:
+                # Between two looks, and from a number that nobody knows.
+                self._begun = begun = now, current
+        return numbers, begun
 
     def _forward(self, percent: float | None) -> float | None:
         """What is to be shown in place of ``percent``: it never goes back."""
@@ -212,11 +242,9 @@ class Factory:
 
     def __call__(self, message: str | None, total: float | None) -> "Stage":
         """A new stage, ``total`` steps long; None where nobody knows."""
-        count = self._count
-        # As `track`: the numbers of an earlier stage would be a lie here.
-        count.update(message=message)
-        count._current, count._total = 0, total
-        return Stage(count)
+        self._count.update(message=message)
+        self._count._anew(total)
+        return Stage(self._count)
 
 
 class Stage:

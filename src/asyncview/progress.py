@@ -91,7 +91,8 @@ class Snapshot(NamedTuple):
 
     ``updated`` is in seconds since the epoch, UTC, to a tenth.  ``percent`` is kept
     only where it is not what the rest gives (it never goes back within an attempt),
-    ``started`` only where the claim does not say when the job began.
+    ``started`` only where the claim does not say when the job began.  ``since`` is when
+    ``current`` began to be counted from ``base``; None where that was with the job.
     """
 
     version: int = 0
@@ -105,6 +106,8 @@ class Snapshot(NamedTuple):
     log: tuple[str, ...] = ()
     tasks: tuple[TaskSnapshot, ...] = ()
     started: float | None = None
+    since: float | None = None
+    base: float = 0
 
     @property
     def share(self) -> float | None:

@@ -106,7 +106,7 @@ class Runner(Place):
                     )
                     tried = ticket.attempt - ticket.first + 1
                     self.pause(random.uniform(0, min(0.005 * 2**tried, 1.0)))
-                    ticket.renew(ticket.attempt + 1)
+                    ticket.renew(ticket.attempt + 1, self.clock())
                     continue
                 verdict = Verdict("failed", EXCEPTION, verdict.error)
             status = self._ends.settle(ticket, verdict)

@@ -43,6 +43,9 @@ __all__ = ["LOG_LINES", "LOG_WIDTH", "MESSAGE_WIDTH", "ProgressSession"]
 LOG_LINES = 20
 LOG_WIDTH = 300
 
+#: A count that begins within so many seconds of its job began with it.
+PROMPT = 0.2
+
 
 @implementer(IProgressSession)
 class ProgressSession(Count, Told):
@@ -55,6 +58,7 @@ class ProgressSession(Count, Told):
         "_keeper",
         "_last",
         "_lines",
+        "_looked",
         "_tasks",
         "began",
         "declared",
@@ -76,10 +80,12 @@ class ProgressSession(Count, Told):
         last: Snapshot = NOTHING,
         tasks: Iterable[tuple[str, str]] = (),
         keeper: IKeeper | None = None,
+        since: float | None = None,
     ) -> None:
         """``last`` is the last snapshot of the attempt before this one.
 
         ``tasks`` are pairs of id and name; ``keeper`` is None for that of a job.
+        ``since`` is when the attempt began, where that was not with the job.
         """
         super().__init__()
         self.id = id
@@ -87,6 +93,8 @@ class ProgressSession(Count, Told):
         self._attempt = attempt
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._last = last
+        #: When there was a look, or nothing to see yet; None: that was with the job.
+        self._looked = since
         self._tasks: dict[str, Task] = {}
         for task, name in tasks:
             give(self._tasks, task, name)
@@ -119,7 +127,8 @@ class ProgressSession(Count, Told):
 
     def resume(self, last: Snapshot) -> None:
         """Go on from a snapshot that another process wrote."""
-        self._current, self._total = last.current, last.total
+        self._known = self._current, self._total = last.current, last.total
+        self._begun, self._looked = (last.since, last.base), last.updated
         self._message, self._numeric = last.message, last.numeric
         self._highest = last.share or 0.0
         self._lines.extend(last.log)
@@ -295,7 +304,9 @@ class ProgressSession(Count, Told):
     def look(self, now: float) -> Snapshot:
         """What there is to see, with version and time of the last that was taken."""
         last = self._last
-        current, total = self._numbers()
+        (current, total), begun = self._counted_since(self._looked, now)
+        since, base = self._since(begun)
+        self._looked = now
         taken = Snapshot(
             version=last.version,
             updated=last.updated,
@@ -306,12 +317,22 @@ class ProgressSession(Count, Told):
             log=tuple(self._lines),
             tasks=tuple(task.look(now) for task in list(self._tasks.values())),
             started=self.began,
+            since=since,
+            base=base,
         )
         percent = taken.share_at(now)
         return taken._replace(
             percent=self._forward(percent),
             numeric=self._numeric and percent is None,
         )
+
+    def _since(self, begun: tuple[float | None, float]) -> tuple[float | None, float]:
+        """As it is kept of a count when and where it began."""
+        since, base = begun
+        started = self.began or self.facts.started or 0.0
+        if since is None or (since - started < PROMPT and not base):
+            return None, 0
+        return round(since, 1), base
 
     def _tell(self) -> tuple[dict[str, Any], bool]:
         # In this order: what is said after the end is not.

@@ -167,8 +167,11 @@ class Ticket:
             self.session.began = now
             self.session.facts = self.session.facts._replace(started=now)
 
-    def renew(self, attempt: int) -> None:
-        """Nothing of the last attempt is left for the next."""
+    def renew(self, attempt: int, now: float | None = None) -> None:
+        """Nothing of the last attempt is left for the next.
+
+        ``now`` is when that begins, if there was one before.
+        """
         self.attempt = attempt
         self.verdict = self.occasion = None
         self.entered = False
@@ -178,7 +181,11 @@ class Ticket:
         # Fresh, but for the version, which a page must not see go back.
         began = self.session.began
         self.session = ProgressSession(
-            self.id, attempt, self.session.snapshot, self.terms.get("tasks", ())
+            self.id,
+            attempt,
+            self.session.snapshot,
+            self.terms.get("tasks", ()),
+            since=now,
         )
         self.session.began = began
         label, tags = self.term("label"), self.term("tags")

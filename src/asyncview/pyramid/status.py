@@ -6,6 +6,7 @@ from collections import OrderedDict
 from contextlib import suppress
 from datetime import datetime
 from datetime import timezone
+from math import inf
 from typing import Any
 
 from pyramid.request import Request
@@ -161,7 +162,7 @@ def document(request: Request, entry: Entry, base: str | None = None) -> dict[st
         "total": last.total,
         "message": _last_words(request, job, last),
         "estimated": last.estimated and not state.ended,
-        "rate": _rate(entry.started, last),
+        "rate": rate(entry.started, last),
         "tasks": [_task(task, now) for task in last.tasks or declared(job)],
         "log": list(last.log),
         "version": version_of(entry),
@@ -251,12 +252,18 @@ def _updated(entry: Entry, last: Snapshot) -> float | None:
     return moment
 
 
-def _rate(started: float | None, last: Snapshot) -> float | None:
-    """A second, over the whole attempt."""
-    if not started or not last.updated or not last.current:
+def rate(started: float | None, last: Snapshot) -> float | None:
+    """A second, since the count began; None where that is not known.
+
+    ``started`` is when the job did, in seconds since the epoch.
+    """
+    since = started if last.since is None else last.since
+    if not since or not last.updated or last.current is None:
         return None
+    done = last.current - last.base
     # The time is kept in tenths of a second.
-    return round(last.current / max(last.updated - started, 0.1), 2)
+    a_second = done / max(last.updated - since, 0.1)
+    return round(a_second, 2) if 0 < a_second < inf else None
 
 
 def _error(request: Request, job: Job) -> dict[str, str] | None:
