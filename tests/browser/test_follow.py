@@ -336,6 +336,80 @@ def test_time_that_is_left_is_not_told_in_the_first_seconds(serve, tab):
         expect(tab.locator("[data-asyncview=eta]")).to_be_empty()
 
 
+def test_time_that_is_left_goes_by_the_rate_where_the_counts_are_what_is_shown(
+    serve, tab
+):
+    """Two loops, one after another: the second has to catch up with the percentage."""
+    place = serve(asyncview__poll_interval="5")
+    tab.clock.install(time="2026-01-01T09:59:59Z")
+    tab.clock.pause_at("2026-01-01T10:00:00Z")
+    start(place, tab)
+    url = place.poll_url(tab)
+    document = tab.evaluate("(url) => fetch(url).then((r) => r.json())", url)
+    told = []
+    tab.route(re.compile("/completed[?]"), lambda route: route.fulfill(json=told[-1]))
+
+    def left(pause, second, percent, current, total=6000, rate=99.0, **values):
+        """What is said to be left after a look, with a rate that is of so many."""
+        updated = f"2026-01-01T10:00:{second:02}.000Z"
+        counts = {"current": current, "total": total, "rate": rate}
+        version = 100 + len(told)
+        told.append({**document, **counts, **values, "version": version})
+        told[-1] |= {"percent": percent, "updated": updated}
+        with next_look(tab):
+            tab.clock.run_for(1000 * pause)
+        expect(tab.locator("progress").first).to_have_js_property("value", percent)
+        return tab.locator("[data-asyncview=eta]").inner_text()
+
+    # Of nine seconds: who comes late need not look for as long again.
+    assert left(1, 1, 90, 18, 20, 2.0) == "a few seconds left"
+    assert left(1, 2, 90, 198) == ""
+    assert left(5, 7, 90, 693) == ""
+    # Just before it has caught up, and then.
+    assert left(5, 12, 90, 5396) == ""
+    assert left(5, 17, 90, 5400, rate=20.0) == "about 30 sec left"
+    # Recent ones count more: 0.35 percent a second.
+    assert left(5, 22, 92, 5520, rate=22.0) == "about 30 sec left"
+    # A task has begun anew; one that has ended is what it is.
+    task = {"id": "a", "name": "A", "message": "", "estimated": False, "tasks": []}
+    ended = {**task, "status": "error", "percent": 50.0, "current": 1, "total": 10}
+    task |= {"status": "running", "percent": 92.0, "current": 1, "total": 10}
+    assert left(5, 27, 93, 1, tasks=[ended, task]) == ""
+    task["current"] = 9.2
+    assert left(5, 32, 94, 1, tasks=[ended, task]) == ""
+    assert left(5, 37, 95, 1, tasks=[ended, task]) == ""
+    assert left(5, 42, 96, 1, tasks=[ended, task]) == "about 20 sec left"
+
+
+@pytest.mark.parametrize(
+    ("rate", "updated", "expected"),
+    [
+        (2.0, "10:00:01", "about 50 sec left"),
+        # It has just begun.
+        (2.5, "10:00:01", ""),
+        # It has stalled.
+        (1.0, "09:59:45", ""),
+        (None, "10:00:01", ""),
+    ],
+)
+def test_time_that_is_left_goes_by_a_rate_that_is_known_and_of_now(
+    serve, tab, rate, updated, expected
+):
+    place = serve(asyncview__poll_interval="5")
+    tab.clock.install(time="2026-01-01T09:59:59Z")
+    tab.clock.pause_at("2026-01-01T10:00:00Z")
+    start(place, tab)
+    url = place.poll_url(tab)
+    document = tab.evaluate("(url) => fetch(url).then((r) => r.json())", url)
+    document |= {"percent": 9.1, "current": 10, "total": 110, "version": 100}
+    document |= {"rate": rate, "updated": f"2026-01-01T{updated}Z"}
+    tab.route(re.compile("/completed[?]"), lambda route: route.fulfill(json=document))
+    with next_look(tab):
+        tab.clock.run_for(1000)
+    expect(tab.locator("progress").first).to_have_js_property("value", 9.1)
+    expect(tab.locator("[data-asyncview=eta]")).to_have_text(expected)
+
+
 # Without our script
 
 

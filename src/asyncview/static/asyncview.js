@@ -412,25 +412,45 @@
       put("eta", fresh ? leftText(Math.max(0, left - age)) : "");
     }
 
+    // Whether it counts anew: the percentage, which never goes back, says nothing then.
+    function isBehind(item, percent) {
+      const parts = item.tasks || [];
+      if (parts.length) {
+        return parts.some(function (part) {
+          return part.status === "running" && isBehind(part, part.percent);
+        });
+      }
+      return typeof percent === "number" && item.total > 0 &&
+        Math.round(1000 * item.current / item.total) < Math.round(10 * percent);
+    }
+
     function estimate(doc, percent) {
       const at = Date.parse(doc.updated) / 1000;
-      if (percent === null || doc.estimated || isNaN(at)) {
+      if (percent === null || doc.estimated || isNaN(at) || isBehind(doc, percent)) {
         sample = first = speed = left = null;
         samples = 0;
         return;
       }
+      const now = Date.now();
       if (!sample) {
-        sample = first = {at: at, percent: percent};
-        return;
+        first = at;
+        const stalled = (now + offset) / 1000 - at >= 3 * interval;
+        if (doc.rate > 0 && doc.total > 0 && !(doc.tasks || []).length && !stalled) {
+          // As good as samples since the count began.
+          speed = 100 * doc.rate / doc.total;
+          first = at - doc.current / doc.rate;
+          samples = 2;
+        }
+      } else {
+        // Nothing new: a stalled job must not go on promising.
+        if (at <= sample.at || percent <= sample.percent) return;
+        const recent = (percent - sample.percent) / (at - sample.at);
+        speed = speed === null ? recent : 0.7 * speed + 0.3 * recent;
+        samples += 1;
       }
-      // Nothing new: a stalled job must not go on promising.
-      if (at <= sample.at || percent <= sample.percent) return;
-      const recent = (percent - sample.percent) / (at - sample.at);
-      speed = speed === null ? recent : 0.7 * speed + 0.3 * recent;
       sample = {at: at, percent: percent};
-      samples += 1;
-      arrived = Date.now();
-      left = samples >= 2 && at - first.at >= 5 ? (100 - percent) / speed : null;
+      arrived = now;
+      left = samples >= 2 && at - first >= 5 ? (100 - percent) / speed : null;
     }
 
     function fillTask(item, task) {
