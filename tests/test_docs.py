@@ -75,8 +75,17 @@ def test_example_with_tasks_is_a_job(make_site):
     assert site.result("/import", document["process_id"]).text == "The sum is 4950."
 
 
+def test_example_with_two_loops_has_a_task_for_each(make_site):
+    module = run(blocks("progress")[1])
+    site = make_site(lambda config: config.add_async_view(module.Copy, "copy"))
+    document = site.run("/copy")
+    counts = [(task["current"], task["total"]) for task in document["tasks"]]
+    assert counts == [(20, 20)] * 2
+    assert site.result("/copy", document["process_id"]).text == "190"
+
+
 def test_example_with_a_thread_shows_its_page_and_goes_on(site_of):
-    site = site_of(run(blocks("progress")[1]))
+    site = site_of(run(blocks("progress")[2]))
     document = followed(site, site.app.post("/import", {"names": "ann bob"}))
     assert (document["status"], document["percent"]) == ("completed", 100)
     assert site.app.get(document["next_url"]).location.endswith("/members")
@@ -86,13 +95,13 @@ def test_example_with_a_thread_shows_its_page_and_goes_on(site_of):
 def test_example_of_a_script_needs_but_a_connection(capsys):
     db = DB(None)
     with db.transaction() as connection:
-        run(blocks("progress")[2]).script(connection, ["a", "b"])
+        run(blocks("progress")[3]).script(connection, ["a", "b"])
     assert "2/2" in capsys.readouterr().err
     db.close()
 
 
 def test_example_of_a_stream_and_of_htmx_follow_a_session(site_of):
-    stream, bar = run(blocks("progress")[3]), run(blocks("progress")[4])
+    stream, bar = run(blocks("progress")[4]), run(blocks("progress")[5])
 
     def configure(config):
         config.add_view(stream.stream, name="stream")
