@@ -65,7 +65,7 @@ LAYERS = """
     folding journal digest
     disk
     outcome progress request upload
-    address said settings loop console
+    address said settings loop console joined
     interfaces exceptions i18n templates trouble
 """
 

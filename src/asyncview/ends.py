@@ -52,7 +52,7 @@ class Ends:
         ticket.session.take(self._place.clock())
         failure = None
         if verdict.status == "failed":
-            failure = describe(verdict.reason, verdict.error)
+            failure = verdict.failure or describe(verdict.reason, verdict.error)
             self._log_failure(ticket, failure)
         elif verdict.status == CANCELLED and self._place.leaving.is_set():
             # Not by anybody's wish, perhaps, but because the process will end.

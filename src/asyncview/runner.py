@@ -15,10 +15,12 @@ from asyncview.ends import FENCED
 from asyncview.ends import UNRECORDED
 from asyncview.ends import Ends
 from asyncview.exceptions import Fenced
+from asyncview.exceptions import JobCancelled
 from asyncview.failure import EXCEPTION
 from asyncview.failure import NOT_REACHED
 from asyncview.failure import describe
 from asyncview.interfaces import IFront
+from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FINAL
 from asyncview.place import Place
@@ -90,6 +92,9 @@ class Runner(Place):
             self.live.begin(ticket.session, ticket.deadline)
             error = self._replay(ticket)
             verdict = ticket.verdict
+            if verdict is not None and error is not None:
+                # Of a tween, or of a callback of the application's.
+                log.error("%s: raised when the work was over", ticket, exc_info=error)
             if verdict is None or verdict.status == "doubt":
                 verdict = self._look(ticket, error)
                 if verdict.status == COMPLETED and ticket.term("on_end"):
@@ -158,6 +163,8 @@ class Runner(Place):
                 self.pause(1.0)
         if ticket.verdict is not None:
             error = ticket.verdict.error or error
+            if isinstance(error, JobCancelled):
+                return Verdict(CANCELLED)
             if ticket.verdict.retry:
                 return Verdict("retry", EXCEPTION, error)
         reason = EXCEPTION if ticket.entered else NOT_REACHED

@@ -27,7 +27,6 @@ from ZODB.DB import DB
 from ZODB.POSException import StorageError
 from zope.interface import implementer
 
-from asyncview.exceptions import AsyncViewError
 from asyncview.interfaces import IStore
 from asyncview.job import Job
 from asyncview.shard import SHARDS
@@ -247,24 +246,6 @@ def prepare(db: DB, name: str) -> None:
             connection.root()[root_key(name)] = Store()
 
     transact(db, make)
-
-
-def joined(transaction: Any, connection: Connection) -> Connection:
-    """Of the database of ``connection`` the one that has joined a transaction.
-
-    ``connection`` itself where none has.  Two of one database wait for each other at
-    the commit for ever, and everybody who writes waits with them: AsyncViewError.
-    """
-    found: dict[DB, Connection] = {}
-    for each in transaction._resources:
-        if isinstance(each, Connection) and found.setdefault(each.db(), each) != each:
-            raise AsyncViewError(
-                "two connections to one database have written in one transaction, and"
-                " would wait for each other at its commit: use"
-                " pyramid_zodbconn.get_connection(request), or a transaction manager"
-                " of its own for each"
-            )
-    return found.get(connection.db(), connection)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from ZODB.POSException import POSKeyError
 from asyncview.body import Body
 from asyncview.exceptions import Fenced
 from asyncview.failure import NOT_REACHED
+from asyncview.failure import Failure
 from asyncview.job import TERMS
 from asyncview.job import Job
 from asyncview.job import State
@@ -84,6 +85,8 @@ class Verdict:
         self.reason = reason
         self.error = error
         self.response = response
+        #: What is to be told of a failure, if the front has said it.
+        self.failure: Failure | None = None
         #: Whether doubt may end in a new attempt, if nothing was stored.
         self.retry = retry
 
@@ -123,6 +126,8 @@ class Ticket:
     verdict: Verdict | None = None
     #: Whether ``__run__`` was entered in this attempt.
     entered = False
+    #: Whether it came back from there, whichever way.
+    left = False
     #: What was being handled when ``__run__`` raised its error.
     occasion: BaseException | None = None
     #: Whether the job committed in the middle, in any attempt.
@@ -174,7 +179,7 @@ class Ticket:
         """
         self.attempt = attempt
         self.verdict = self.occasion = None
-        self.entered = False
+        self.entered = self.left = False
         self.finishing = False
         self.changed: dict[str, Any] = {}
         self.flashes: tuple[tuple[str, str], ...] = ()

@@ -128,11 +128,11 @@ def _install():
     committing = threading.local()
     commit = Attempt._commit
 
-    def commit_of_work(self):
+    def commit_of_work(self, state):
         reach("before-finish")
         committing.work = True
         try:
-            commit(self)
+            commit(self, state)
         finally:
             committing.work = False
         reach("finished")

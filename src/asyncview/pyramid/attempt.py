@@ -16,18 +16,21 @@ from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError
 
 from asyncview.engine import Engine
+from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import Fenced
 from asyncview.exceptions import JobCancelled
 from asyncview.failure import ABORTED
 from asyncview.failure import EXCEPTION
 from asyncview.failure import NOT_REACHED
+from asyncview.failure import describe
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
+from asyncview.job import State
+from asyncview.joined import joined
 from asyncview.pyramid.capture import capture
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import VIEW
-from asyncview.store import joined
 from asyncview.ticket import Captured
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
@@ -79,7 +82,7 @@ class Attempt:
         try:
             # It may have been taken away, or given back, before its turn came.
             self.ticket.state(self.connection)
-            response = handler(request)
+            response = self._handled(handler)
             if request.exception is not None:
                 self._raised(request.exception, response)
             elif self.ticket.verdict is not None or not self.ticket.entered:
@@ -89,15 +92,28 @@ class Attempt:
         except BaseException as error:
             self._raised(error, None)
 
+    def _handled(self, handler: Handler) -> Response:
+        try:
+            return handler(self.request)
+        finally:
+            self.engine.leave_child()
+
     def _ended(self, handler: Handler) -> None:
         """The replay is for ``on_end`` only; raises what that raised."""
         request, ticket = self.request, self.ticket
         sign(self.tm.get(), ticket)
-        discard(handler(request))
+        discard(self._handled(handler))
         if request.exception is not None:
             raise request.exception
         if not ticket.entered:
             raise LookupError("the view was not reached again")
+        self._commit_end()
+
+    def _commit_end(self) -> None:
+        """What ``on_end`` did, and the jobs that it asked for."""
+        self._begun()
+        self.request.environ[START].store(self.request)
+        joined(self.tm.get(), self.connection)
         self.tm.commit()
 
     def _not_reached(self, response: Response) -> None:
@@ -123,16 +139,20 @@ class Attempt:
             outcome = captured.store(connection)
             self._unwatch()
             ticket.record(connection, outcome, self.engine.runner.clock())
-            self._commit()
+            self._commit(ticket.record_of(connection))
         finally:
             if ticket.verdict is None or ticket.verdict.response is None:
                 captured.body.close()
 
-    def _commit(self) -> None:
+    def _commit(self, state: State) -> None:
         """Work and outcome, together."""
         self.ticket.finishing = True
+        before = state._p_serial
         try:
             self.tm.commit()
+            if state._p_serial == before:
+                # A hook of the application's has ended the transaction, perhaps.
+                raise AsyncViewError("the end of the job was not part of its commit")
         except BaseException as error:
             retry = self._is_transient(error)
             with suppress(Exception):
@@ -151,7 +171,7 @@ class Attempt:
         if response is None and isinstance(error.__context__, HTTPNotFound):
             # Left there by Pyramid's search for an exception view, in the place of
             # what the log should say.
-            error.__context__ = ticket.occasion
+            BaseException.__setattr__(error, "__context__", ticket.occasion)
         retry = self._is_transient(error)
         if self.watch.doubtful and not isinstance(error, ConflictError):
             # A commit in the middle that may have been stored all the same.
@@ -162,22 +182,29 @@ class Attempt:
         elif response is not None:
             discard(response)
         self._keep_flashes()
+        ticket.verdict = verdict = self._verdict_on(error, retry, captured)
+        if verdict.status == "failed":
+            # Now: what it says may be in objects that the abort empties.
+            verdict.failure = describe(verdict.reason, error)
         with suppress(Exception):
             self.tm.abort()
+
+    def _verdict_on(
+        self, error: Any, retry: bool, captured: Captured | None
+    ) -> Verdict:
         if isinstance(error, Fenced):
-            ticket.verdict = Verdict("fenced", "", error)
-        elif isinstance(error, JobCancelled):
-            ticket.verdict = Verdict(CANCELLED)
-        elif retry:
-            ticket.verdict = Verdict("retry", EXCEPTION, error)
-        elif not ticket.entered:
-            ticket.verdict = Verdict("failed", NOT_REACHED, error)
-        elif captured is None:
-            ticket.verdict = Verdict("failed", EXCEPTION, error)
-        elif error.status_int < 400:  # type: ignore[attr-defined]
-            ticket.verdict = Verdict("dropped", "", None, captured)
-        else:
-            ticket.verdict = Verdict("failed", ABORTED, error, captured)
+            return Verdict("fenced", "", error)
+        if isinstance(error, JobCancelled):
+            return Verdict(CANCELLED)
+        if retry:
+            return Verdict("retry", EXCEPTION, error)
+        if not self.ticket.entered:
+            return Verdict("failed", NOT_REACHED, error)
+        if captured is None:
+            return Verdict("failed", EXCEPTION, error)
+        if error.status_int < 400:
+            return Verdict("dropped", "", None, captured)
+        return Verdict("failed", ABORTED, error, captured)
 
     def _captured(self, error: Any, response: Response | None) -> Captured | None:
         """The raised response, or the site's own page for it."""
@@ -229,7 +256,8 @@ class Attempt:
         sign(self.tm.begin(), self.ticket)
         try:
             view.on_end(COMPLETED)
-            self.tm.commit()
+            self.engine.leave_child()
+            self._commit_end()
         except BaseException:
             log.exception("on_end of %s raised; the job stays completed", self.ticket)
             with suppress(Exception):
@@ -252,6 +280,9 @@ class Watch:
 
     def beforeCompletion(self, transaction: Any) -> None:
         """It fails if the job is taken away before it commits."""
+        if transaction.status is Status.COMMITFAILED:
+            # This is its abort.
+            return
         connection = joined(transaction, self._connection)
         self._ticket.guard(connection)
         state = self._ticket.state(connection)

@@ -16,10 +16,10 @@ from ZODB.POSException import StorageError
 from asyncview.body import Body
 from asyncview.engine import Engine
 from asyncview.job import Job
+from asyncview.joined import joined
 from asyncview.pyramid.identity import context_identity
 from asyncview.request import StoredRequest
 from asyncview.request import freeze
-from asyncview.store import joined
 from asyncview.store import store_of
 from asyncview.ticket import Brief
 
@@ -75,6 +75,8 @@ class Start:
         self._held = False
         self._then: dict[str, Callable[[], None]] = {}
         self.asked: list[Asked] = []
+        #: How many of them are in a transaction.
+        self._kept = 0
         #: Set by the outcome tween: what passes it again is a subrequest.
         self.entered = False
 
@@ -118,9 +120,11 @@ class Start:
         return response
 
     def store(self, request: Request) -> None:
-        """Put the jobs into the transaction of ``request``."""
-        if not self.asked:
+        """Put the jobs that are new into the transaction of ``request``."""
+        wanted = self.asked[self._kept :]
+        if not wanted:
             return
+        self._kept = len(self.asked)
         engine = self.engine
         connection = get_connection(request, engine.settings.database)
         connection = joined(request.tm.get(), connection)
@@ -128,7 +132,7 @@ class Start:
         if store is None:
             # It could not be made, or only after this transaction began.
             raise StorageError("there is no registry of jobs yet")
-        for asked in self.asked:
+        for asked in wanted:
             job, brief = asked.job, None
             # An earlier attempt may have been stored, whatever its commit said.
             if store.find(job.id) is None:

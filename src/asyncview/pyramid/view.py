@@ -125,6 +125,11 @@ class BaseAsyncView:
         if ticket is not None and view_identity(request) == ticket.view:
             if not (no_process or ticket.entered or request.subpath):
                 return run_replayed(self, ticket)
+            if ticket.left and not (no_process or request.subpath):
+                raise AsyncViewError(
+                    "this attempt has been in __run__ already: a tween or a decorator"
+                    " that calls the view again would have the work done twice"
+                )
             # Once entered this address never starts or recurses.
             no_process = True
         if getattr(request, "subpath", ()) and self.process_id is None:
@@ -263,6 +268,8 @@ def run_replayed(view: BaseAsyncView, ticket: Ticket) -> Any:
         except Exception:
             logging.getLogger("asyncview.job").exception("%s", ticket)
         raise
+    finally:
+        ticket.left = True
     ticket.changed = said_anew(view, ticket.terms)
     return result
 
