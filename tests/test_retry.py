@@ -426,6 +426,73 @@ def test_refresh_after_a_write_is_an_error(counting, caplog):
     assert "RuntimeError" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "add", [f"add{when}Hook" for when in ("BeforeCommit", "AfterCommit")]
+)
+def test_refresh_that_would_lose_a_hook_is_an_error(counting, add):
+    site = counting()
+
+    def run(view, work):
+        getattr(view.request.tm.get(), add)(lambda *args: site.place.ended.append(add))
+        with pytest.raises(RuntimeError, match="hook"):
+            view.refresh()
+        return "done"
+
+    site.place.run = run
+    doc = site.run("/count")
+    assert doc["status"] == "completed", doc
+    assert site.place.ended == [add]
+
+
+@pytest.mark.parametrize("add", ["addBeforeAbortHook", "addAfterAbortHook"])
+def test_refresh_is_no_abort_that_a_hook_is_told_of(counting, add):
+    site = counting()
+
+    def run(view, work):
+        getattr(view.request.tm.get(), add)(site.place.ended.append, (add,))
+        with pytest.raises(RuntimeError, match="hook"):
+            view.refresh()
+        return "done"
+
+    site.place.run = run
+    doc = site.run("/count")
+    assert doc["status"] == "completed", doc
+    assert site.place.ended == []
+
+
+def test_refresh_does_not_save_a_doomed_transaction(counting):
+    site = counting()
+
+    def run(view, work):
+        view.request.tm.doom()
+        with pytest.raises(RuntimeError, match="doomed"):
+            view.refresh()
+        work["mine"] = True
+        return "done"
+
+    site.place.run = run
+    doc = site.run("/count")
+    assert (doc["status"], doc["error"]["reason"]) == ("failed", "aborted"), doc
+    assert "mine" not in site.see()
+
+
+def test_refresh_is_no_error_after_a_checkpoint_or_another(counting):
+    site = counting()
+
+    def run(view, work):
+        work["mine"] = True
+        view.request.tm.get().addAfterCommitHook(site.place.ended.append)
+        view.checkpoint()
+        view.refresh()
+        view.refresh()
+        return "done"
+
+    site.place.run = run
+    doc = site.run("/count")
+    assert doc["status"] == "completed", doc
+    assert site.place.ended == [True]
+
+
 def test_a_job_that_keeps_losing_gets_its_context_to_itself(counting):
     site = counting(**{"asyncview.threads": "3"})
     third, started, came = (threading.Event() for _ in range(3))

@@ -201,12 +201,17 @@ class BaseAsyncView:
         tm.begin()
 
     def refresh(self) -> None:
-        """See the database as it is now; RuntimeError if something was written."""
+        """See the database as it is now.
+
+        RuntimeError where the transaction has something to lose: what was written, a
+        hook, or that it is doomed.
+        """
         if ticket_of(self) is None:
             return
         tm = self.request.tm
-        if tm.get()._resources:
-            raise RuntimeError("refresh() after something was written would lose it")
+        lost = at_stake(tm.get())
+        if lost is not None:
+            raise RuntimeError(f"refresh() would lose {lost}")
         tm.abort()
         tm.begin()
 
@@ -280,6 +285,23 @@ def ticket_of(view: BaseAsyncView) -> Ticket | None:
         return None
     ticket: Ticket | None = view.request.environ.get(JOB)
     return ticket
+
+
+def at_stake(transaction: Any) -> str | None:
+    """What goes with ``transaction`` if it is aborted, in words; None for nothing."""
+    if transaction._resources:
+        return "what was written"
+    if transaction.isDoomed():
+        return "that the transaction is doomed"
+    # None is ours: those come when the work is over.  Of `run_in_thread`, which the
+    # application has called, an abort would fail the session.
+    hooks = (
+        *transaction.getBeforeCommitHooks(),
+        *transaction.getAfterCommitHooks(),
+        *transaction.getBeforeAbortHooks(),
+        *transaction.getAfterAbortHooks(),
+    )
+    return f"the transaction's hook {hooks[0][0]!r}" if hooks else None
 
 
 def check_included(request: Request) -> None:
