@@ -12,11 +12,14 @@ from translationstring import TranslationString
 from asyncview import JobCancelled
 from asyncview import ProgressSession
 from asyncview import said
+from asyncview.progress import NOTHING
 from asyncview.progress import Snapshot
 from asyncview.pyramid.joblog import JobLog
 from asyncview.session import LOG_LINES
 from asyncview.session import LOG_WIDTH
 from asyncview.session import MESSAGE_WIDTH
+
+LOGGER = logging.getLogger("asyncview.test")
 
 HELLO = TranslationString("msg_id", "x", "Hello ${n}", {"n": 5})
 
@@ -340,9 +343,56 @@ def test_message_is_a_bounded_text_that_every_page_can_show(session, message, sh
     assert type(text) is str
 
 
+class Living:
+    """As a persistent object: it may be asked in the thread that gives it, only."""
+
+    given = False
+
+    def __str__(self):
+        assert not self.given
+        return "hello"
+
+
+def within(session, message):
+    steps = session.track("a")
+    next(steps)
+    inner = session.track("b", message=message)
+    next(inner)
+    return steps, inner
+
+
+SAYING = {
+    "update": lambda session, it: session.update(message=it),
+    "track": lambda session, it: session.track("ab", message=it),
+    "track within": within,
+    "factory": lambda session, it: session.as_factory()(it, 2),
+    "finish": lambda session, it: session.finish(it),
+    "fail": lambda session, it: session.fail(it),
+    "log": lambda session, it: session.log(it),
+    "logger": lambda session, it: JobLog(LOGGER, session).info(it),
+    "logger's argument": lambda session, it: JobLog(LOGGER, session).info("%s", it),
+    "name": lambda session, it: session.task("t", it),
+    "name of a part": lambda session, it: session.task("t").task("p", it),
+    "update of a task": lambda session, it: session.task("t").update(message=it),
+    "track of a task": lambda session, it: session.task("t").track("ab", message=it),
+    "end of a task": lambda session, it: session.task("t").complete(it),
+    "error of a task": lambda session, it: session.task("t").error(it),
+}
+
+
+@pytest.mark.parametrize("say", SAYING.values(), ids=SAYING)
+def test_what_is_said_is_text_before_anybody_else_looks(say):
+    session, living = ProgressSession(), Living()
+    kept = say(session, living)
+    living.given = True
+    shown = taken(session) if session.snapshot == NOTHING else session.snapshot
+    assert "hello" in repr(shown), shown
+    del kept
+
+
 def test_texts_yet_to_be_translated_are_told_as_they_read(session):
     session.log(HELLO)
-    JobLog(logging.getLogger("asyncview.test"), session).info(HELLO)
+    JobLog(LOGGER, session).info(HELLO)
     task = session.task("greet", HELLO)
     task.update(message=HELLO)
     snapshot = taken(session)

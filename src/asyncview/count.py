@@ -44,7 +44,7 @@ class Count:
     def __init__(self) -> None:
         self._current: Any = None
         self._total: Any = None
-        self._message: Any = ""
+        self._message = ""
         #: The last numbers that were good, to come back to.
         self._known: tuple[float | None, float | None] = (None, None)
         #: When it began to count, in seconds since the epoch, as far as that is known,
@@ -72,7 +72,8 @@ class Count:
         if total is not None:
             self._total = total
         if message is not None:
-            self._message = message
+            # The pulse looks from its own thread: objects of a job are not for it.
+            self._message = message if type(message) is str else plain(message)
 
     def advance(self, n: float = 1) -> None:
         """See `IProgressSession`."""

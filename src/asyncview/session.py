@@ -222,7 +222,7 @@ class ProgressSession(Count, Told):
         if url is not None and self._keeper is not None:
             url = self._keeper.address(url)
         if message is not None:
-            self._message = message
+            self._message = plain(message)
         if self.managed:
             self.wish = (status, message, url, error)
             return

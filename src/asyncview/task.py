@@ -195,7 +195,7 @@ class Task(Count):
     def _end(self, status: str, message: str | None = None) -> None:
         self._status, self._settled = status, False
         if message is not None:
-            self._message = message
+            self._message = plain(message)
 
     def look(self, now: float) -> TaskSnapshot:
         """The task as it is."""
