@@ -50,6 +50,10 @@ def write(request):
     return Response("written")
 
 
+def read(request):
+    return Response(repr(request.root.data.get("second")))
+
+
 def plain(request):
     request.registry.way(request)
     return Response("done")
@@ -58,6 +62,7 @@ def plain(request):
 def configure(config):
     config.add_async_view(Uses, "uses")
     config.add_view(write, name="write")
+    config.add_view(read, name="read")
     config.add_view(plain, name="plain")
 
 
@@ -181,6 +186,28 @@ def test_a_job_may_be_started_where_another_connection_has_written(make):
     doc = site.run("/form")
     assert doc["status"] == "completed", doc
     assert written(site) == {"second"}
+
+
+@pytest.mark.parametrize(
+    ("inner", "use_tweens", "expected"),
+    [("/read", False, set()), ("/read", True, set()), ("/write", True, {"second"})],
+)
+def test_subrequest_aborts_what_was_written_before_it(
+    site, inner, use_tweens, expected
+):
+    def way(request):
+        request.root.data["first"] = True
+        subrequest = Request.blank(inner, method="POST")
+        subrequest.registry = request.registry
+        request.invoke_subrequest(subrequest, use_tweens=use_tweens)
+
+    site.registry.way = way
+    site.app.post("/plain", status=200)
+    assert written(site) == expected
+    site.registry.hook = lambda view: way(view.request)
+    doc = site.run("/uses")
+    assert doc["status"] == "completed", doc
+    assert written(site) == expected
 
 
 def test_a_job_may_start_another_where_another_connection_has_written(make):
