@@ -353,11 +353,12 @@ def test_a_cancel_that_a_commit_hook_notices_is_one(site, gate):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("when", ["work", "at_end"])
 @pytest.mark.parametrize("leaves", ["returns", "raises", "exits"])
-def test_a_forked_child_never_acts_as_the_worker(site, leaves, caplog):
+def test_a_forked_child_never_acts_as_the_worker(site, when, leaves, caplog):
     children = []
 
-    def work(view):
+    def forks(view):
         view.request.root.data["x"] = 1
         child = os.fork()
         if child:
@@ -367,9 +368,10 @@ def test_a_forked_child_never_acts_as_the_worker(site, leaves, caplog):
         elif leaves == "exits":
             raise SystemExit
 
-    site.registry.work = work
+    setattr(site.registry, when, forks)
     with caplog.at_level(logging.CRITICAL):
         assert site.run("/does")["status"] == "completed"
+    eventually(lambda: children)
     _, status = os.waitpid(children[0], 0)
     assert os.waitstatus_to_exitcode(status) == 1
     assert found(site) == 1

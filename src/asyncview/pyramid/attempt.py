@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from typing import TypeVar
 
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.interfaces import IResponse
@@ -44,6 +45,7 @@ log = logging.getLogger("asyncview.replay")
 
 Handler = Callable[[Request], Response]
 Veto = Callable[[Request, Response], Any]
+T = TypeVar("T")
 
 
 class Attempt:
@@ -82,7 +84,7 @@ class Attempt:
         try:
             # It may have been taken away, or given back, before its turn came.
             self.ticket.state(self.connection)
-            response = self._handled(handler)
+            response = self._handled(lambda: handler(request))
             if request.exception is not None:
                 self._raised(request.exception, response)
             elif self.ticket.verdict is not None or not self.ticket.entered:
@@ -92,9 +94,10 @@ class Attempt:
         except BaseException as error:
             self._raised(error, None)
 
-    def _handled(self, handler: Handler) -> Response:
+    def _handled(self, call: Callable[[], T]) -> T:
+        """Call what is the application's; a child that it forked ends there."""
         try:
-            return handler(self.request)
+            return call()
         finally:
             self.engine.leave_child()
 
@@ -102,7 +105,7 @@ class Attempt:
         """The replay is for ``on_end`` only; raises what that raised."""
         request, ticket = self.request, self.ticket
         sign(self.tm.get(), ticket)
-        discard(self._handled(handler))
+        discard(self._handled(lambda: handler(request)))
         if request.exception is not None:
             raise request.exception
         if not ticket.entered:
@@ -255,8 +258,7 @@ class Attempt:
         self.engine.runner.part(self.ticket)
         sign(self.tm.begin(), self.ticket)
         try:
-            view.on_end(COMPLETED)
-            self.engine.leave_child()
+            self._handled(lambda: view.on_end(COMPLETED))
             self._commit_end()
         except BaseException:
             log.exception("on_end of %s raised; the job stays completed", self.ticket)
