@@ -11,7 +11,6 @@ from pyramid.interfaces import IResponse
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid_zodbconn import get_connection
-from transaction._transaction import Status
 from transaction.interfaces import NoTransaction
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError
@@ -32,6 +31,8 @@ from asyncview.pyramid.capture import capture
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
 from asyncview.pyramid.start import VIEW
+from asyncview.pyramid.watch import Watch
+from asyncview.pyramid.watch import sign
 from asyncview.ticket import Captured
 from asyncview.ticket import Ticket
 from asyncview.ticket import Verdict
@@ -264,47 +265,6 @@ class Attempt:
             log.exception("on_end of %s raised; the job stays completed", self.ticket)
             with suppress(Exception):
                 self.tm.abort()
-
-
-class Watch:
-    """Sees every transaction of a job but the last one, by whomever it is ended."""
-
-    #: A commit was tried, and raised.
-    doubtful = False
-
-    def __init__(self, ticket: Ticket, connection: Any) -> None:
-        self._ticket = ticket
-        self._connection = connection
-
-    def newTransaction(self, transaction: Any) -> None:
-        """Also one that follows a checkpoint says whose it is."""
-        sign(transaction, self._ticket)
-
-    def beforeCompletion(self, transaction: Any) -> None:
-        """It fails if the job is taken away before it commits."""
-        if transaction.status is Status.COMMITFAILED:
-            # This is its abort.
-            return
-        connection = joined(transaction, self._connection)
-        self._ticket.guard(connection)
-        state = self._ticket.state(connection)
-        if not state.checkpointed:
-            # Of a transaction that is aborted this goes with the rest.
-            state.checkpointed = True
-
-    def afterCompletion(self, transaction: Any) -> None:
-        """A commit in the middle is a checkpoint."""
-        if transaction.status == Status.COMMITTED:
-            self._ticket.checkpointed = True
-        elif transaction.status == Status.COMMITTING:
-            self.doubtful = True
-
-
-def sign(transaction: Any, ticket: Ticket) -> None:
-    """Say in the database's history whose work this is, as pyramid_tm does."""
-    if ticket.owner is not None:
-        transaction.user = ticket.owner[1]
-    transaction.description = ticket.view
 
 
 def discard(response: Response) -> None:
