@@ -56,8 +56,6 @@ def works(site, path="/work"):
         ({"request_method": ("POST", "PUT")}, "with request_method: .* by GET"),
         ({"request_param": "go"}, "with request_param: "),
         ({"xhr": True}, "with xhr: "),
-        ({"header": "X-Client"}, "with header: browsers "),
-        ({"header": ("X-Client", "X-Version:2")}, "with header: "),
         ({"accept": "text/html"}, "with accept: "),
         ({"name": ""}, 'with name="": '),
     ],
@@ -208,6 +206,8 @@ def test_subviews_that_another_route_would_take_are_refused(make_site, first, pa
         (r"/{a}/{b:\d+}", {}, "/report", "/report"),
         ("/asked/*rest", {}, "/{kind}", "/report"),
         ("/{a}", {"static": True}, "/report", "/report"),
+        ("/{lang:[a-z-]+}/{page}/{part}", {}, "/{customer}/report", "/17/report"),
+        ("/x", {}, "/f/*.csv/report", "/f/*.csv/report"),
     ],
 )
 def test_a_route_that_takes_other_addresses_is_no_obstacle(
@@ -219,6 +219,24 @@ def test_a_route_that_takes_other_addresses_is_no_obstacle(
         config.add_route("last", "/*all")
 
     works(make_site(configure), path)
+
+
+def test_routes_of_its_own_may_have_predicates(make_site):
+    def configure(config):
+        for name, pattern in (("r", "/report"), ("s", "/report/*subpath")):
+            config.add_route(name, pattern, request_method=("GET", "POST"))
+            config.add_view(Work, route_name=name)
+        config.add_route("last", "/*all")
+
+    works(make_site(configure), "/report")
+
+
+def test_another_route_may_lead_to_the_same_view(make_site):
+    def configure(config):
+        config.add_async_view(Work, name="any", pattern="/{lang}/report")
+        config.add_async_view(Work, name="german", pattern="/de/report")
+
+    works(make_site(configure), "/de/report")
 
 
 @pytest.mark.parametrize("pattern", ["/shop/*traverse", "/{kind}/*traverse"])
@@ -271,7 +289,7 @@ def test_the_route_has_the_name_that_was_given(make_site):
         ({"pattern": "/x", "request_method": "POST"}, "with request_method"),
         ({"pattern": "/a/*rest"}, "must leave the rest"),
         ({"pattern": "/a/*subpath"}, "must leave the rest"),
-        ({"pattern": "/a/{x:.*}"}, r"route /a/\{x:\.\*\} too"),
+        ({"pattern": "/a/{x:.*}"}, r"placeholder of the route /a/\{x:\.\*\} takes"),
     ],
 )
 def test_what_add_async_view_refuses(make_site, arguments, sentence):

@@ -14,7 +14,9 @@ import pytest
 import transaction
 from conftest import PATIENCE
 from conftest import eventually
+from pyramid.httpexceptions import HTTPUnprocessableEntity
 from pyramid.response import Response
+from pyramid.view import render_view_to_response
 from transaction import TransactionManager
 from ZODB.POSException import ConflictError
 
@@ -298,6 +300,34 @@ def test_a_tween_that_calls_the_view_again_does_not_make_a_result_of_it(make, ca
     assert (doc["status"], doc["error"]["reason"]) == ("failed", "exception")
     assert "has been in __run__ already" in caplog.text
     assert found(site) is None
+
+
+def test_an_exception_view_and_on_end_may_render_the_view(make):
+    def again(context, request):
+        request.response.status_int = 422
+        return render_view_to_response(request.context, request, "does")
+
+    def configured(config):
+        configure(config)
+        config.add_exception_view(again, context=HTTPUnprocessableEntity)
+
+    site, pages = make(configured), []
+
+    def work(view):
+        raise HTTPUnprocessableEntity
+
+    def at_end(view):
+        pages.append(render_view_to_response(view.context, view.request, "does"))
+
+    site.registry.work = work
+    site.registry.at_end = at_end
+    doc = site.run("/does")
+    assert (doc["status"], doc["error"]["reason"]) == ("failed", "aborted")
+    assert "<form" in site.result("/does", doc["process_id"], status="*").text
+    site.registry.work = lambda view: None
+    assert site.run("/does")["status"] == "completed"
+    eventually(lambda: len(pages) == 2)
+    assert all("<form" in page.text for page in pages)
 
 
 def test_what_an_error_says_is_read_while_its_objects_are_there(site, caplog):

@@ -47,8 +47,6 @@ def check_options(cls: type, options: dict[str, Any]) -> None:
         refuse("accept", "the same subviews answer browsers and scripts")
     if options.get("xhr"):
         refuse("xhr", "browsers ask for its subviews without it")
-    if options.get("header"):
-        refuse("header", "browsers ask for its subviews without it")
     if not options.get("name") and not options.get("route_name"):
         refuse('name=""', "a default view has no address below which subviews can be")
 
@@ -84,7 +82,7 @@ def _check_explicit(names: list[str]) -> None:
 
 def check_pattern(pattern: str) -> None:
     """Refuse one that leaves no addresses to the subviews."""
-    if "*" in re.sub(PLACE, "", pattern):
+    if re.search(r"\*\w*$", pattern):
         raise ConfigurationError(
             f"add_async_view: the pattern {pattern} must leave the rest of the path to"
             " the subviews: it is the view's own address, without *subpath or the like"
@@ -117,9 +115,17 @@ def check_routes(config: Configurator) -> None:
                 f" subviews have no address: add a route {below} with the same view,"
                 " or use config.add_async_view"
             )
-        taker = _taker(mapper.get_routes(), pattern)
-        if taker not in (None, below):
-            names = ", ".join(sorted(cls.__name__ for cls in classes))
+        names = ", ".join(sorted(cls.__name__ for cls in classes))
+        takers = _takers(mapper.get_routes(), pattern, below)
+        if takers == {pattern}:
+            raise ConfigurationError(
+                f"{names}: a placeholder of the route {pattern} takes the addresses of"
+                " its subviews, too: have it match no slash"
+            )
+        if len(takers) == 1 and below not in takers:
+            (taker,) = takers
+            if classes <= found.get(taker, set()) and taker.endswith("/*subpath"):
+                continue
             raise ConfigurationError(
                 f"{names}: the addresses of its subviews, {below}, are those of the"
                 f" route {taker} too, which comes first: have it match less, or add it"
@@ -127,16 +133,24 @@ def check_routes(config: Configurator) -> None:
             )
 
 
-def _taker(routes: Iterable[Any], pattern: str) -> str | None:
-    """The pattern of the route that a subview's address leads to; None if unknown."""
+def _takers(routes: Iterable[Any], pattern: str, below: str) -> set[str]:
+    """The patterns of the routes to which the subviews' addresses lead.
+
+    With ``below`` where that is one of them; empty if nobody knows.
+    """
+    found: set[str] = set()
     for sample in SAMPLES:
         path = re.sub(PLACE, sample, pattern).rstrip("/")
         own = [route for route in routes if "/" + route.pattern.strip("/") == pattern]
         if not any(route.match(path or "/") is not None for route in own):
-            # A placeholder that matches something else: nobody knows what.
+            # A placeholder that matches something else.
             continue
         for route in routes:
+            if route.match(f"{path}/completed") is None:
+                continue
+            shown = "/" + str(route.pattern).strip("/")
             # With a predicate it may be meant for other requests.
-            if not route.predicates and route.match(f"{path}/completed") is not None:
-                return "/" + str(route.pattern).strip("/")
-    return None
+            if shown == below or not route.predicates:
+                found.add(shown)
+                break
+    return found

@@ -48,7 +48,9 @@ NOT_YET = 99.9
 
 
 #: Where a word of a class's name begins: MyHTTPView, UserIDs.
-WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z](?!s\b)[a-z])|_")
+WORD = re.compile(
+    r"(?<=[a-z0-9])(?=[A-Z])|(?:(?<=[A-Z]{2})|(?<=[a-z][A-Z]))(?=[A-Z][a-z]{2})|_"
+)
 
 
 def label_of(view: Any) -> Any:

@@ -125,10 +125,12 @@ class BaseAsyncView:
         if ticket is not None and view_identity(request) == ticket.view:
             if not (no_process or ticket.entered or request.subpath):
                 return run_replayed(self, ticket)
-            if ticket.left and not (no_process or request.subpath):
+            answering = ticket.verdict is None and request.exception is None
+            if ticket.left and answering and not (no_process or request.subpath):
+                # Not by an exception view, nor by ``on_end``.
                 raise AsyncViewError(
                     "this attempt has been in __run__ already: a tween or a decorator"
-                    " that calls the view again would have the work done twice"
+                    " that calls the view again would have its first page for a result"
                 )
             # Once entered this address never starts or recurses.
             no_process = True
@@ -137,9 +139,9 @@ class BaseAsyncView:
             return subviews.subview(self)
         if not no_process and self.run_process():
             check_included(request)
-            if type(self).__run__ is BaseAsyncView.__run__:
+            if getattr(self.__run__, "__func__", None) is BaseAsyncView.__run__:
                 # Here its author sees it, and no job is stored only to fail.
-                self.__run__()
+                BaseAsyncView.__run__(self)
             has_on_end = type(self).on_end is not BaseAsyncView.on_end
             return ask(self, terms_of(self) | {"on_end": has_on_end})
         if request.method not in ("GET", "HEAD", "POST") and not no_process:
