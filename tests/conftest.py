@@ -227,6 +227,16 @@ def gate():
     event.set()
 
 
+def in_time(call):
+    """What ``call`` gives, from a thread of its own: it may wait for ever."""
+    given = []
+    thread = threading.Thread(target=lambda: given.append(call()), daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert given, "this does not come back"
+    return given[0]
+
+
 def eventually(condition, patience=PATIENCE):
     """Poll what another process or the pulse will make true."""
     deadline = time.monotonic() + patience

@@ -171,15 +171,6 @@ class Engine:
             log.exception("the uploads can't be looked at")
             return False
 
-    def leave_child(self) -> None:
-        """End the process that a job made with ``os.fork``, if this is it.
-
-        It has the files and the locks of its parent, and would write into its storage.
-        """
-        if self._fork.forked:
-            log.critical("a child that a job has forked must end by os._exit")
-            os._exit(1)
-
     def prepare(self) -> None:
         """Make the registry where there is none, before a transaction needs it."""
         if self._prepared:

@@ -1,66 +1,92 @@
-"""One transaction and several connections: who speaks for the job, and who may not.
+"""What may be committed: by which connection, with which others, in which process.
 
-A storage lets one commit at a time.  Two that have joined one transaction and belong to
-one database wait for each other at its commit: in one thread, for ever, and everybody
-who writes waits with them.
+Two connections that have joined one transaction are two commits; where their database
+lets one commit at a time, one waits for the other for ever, in the same thread, and
+everybody who writes waits with them.
 """
 
+import logging
+import os
 from typing import Any
 
 from ZODB.Connection import Connection
-from ZODB.DB import DB
 from ZODB.DB import TransactionalUndo
 
 from asyncview.exceptions import AsyncViewError
 
+log = logging.getLogger("asyncview")
 
-def joined(transaction: Any, connection: Connection) -> Connection:
-    """Of the database of ``connection`` the one that has joined a transaction.
 
-    ``connection`` itself where none has.  Refuses the commit, and not an abort, where
-    it would never end or would not be that of all the job's work: it raises
-    AsyncViewError then.
+def writer(transaction: Any, connection: Connection) -> Connection:
+    """The connection to the database of ``connection`` that writes in a transaction.
+
+    ``connection`` itself where it does, or none.
     """
-    transaction.join(Gate(connection))
-    mine = [
+    found = [
         each
         for each in transaction._resources
         if isinstance(each, Connection) and each.db() is connection.db()
     ]
-    return connection if connection in mine or not mine else mine[0]
+    if not found or any(each is connection for each in found):
+        return connection
+    return found[0]
+
+
+def guard(transaction: Any, connection: Connection) -> None:
+    """Have `check` asked at the commit, if there is one; an abort may go on."""
+    if not any(isinstance(each, Gate) for each in transaction._resources):
+        transaction.join(Gate(connection))
+
+
+def check(transaction: Any, connection: Connection) -> None:
+    """AsyncViewError where a commit would never end, or not be that of all the work.
+
+    ``connection`` is the one that the job or the request was given.
+    """
+    resources = transaction._resources
+    found = [each.db() for each in resources if isinstance(each, Connection)]
+    found += [each._db for each in resources if isinstance(each, TransactionalUndo)]
+    if any(db is other for n, db in enumerate(found) for other in found[:n]):
+        raise AsyncViewError(
+            "two connections to one database (or an undo) are part of one transaction,"
+            " and would wait for each other at its commit: use"
+            " pyramid_zodbconn.get_connection(request), or a transaction manager of its"
+            " own for each"
+        )
+    for each in connection.connections.values():
+        joined = not each._needs_to_join
+        if joined and not any(other is each for other in resources):
+            raise AsyncViewError(
+                "objects of the job's connection were changed in another transaction,"
+                " by another thread perhaps, and would be lost: a thread needs a"
+                " connection of its own"
+            )
+
+
+def leave_child(parent: int) -> None:
+    """End this process if it is a child that ``parent`` has forked meanwhile.
+
+    It has the files and the locks of its parent, and would write into its storage.
+    """
+    if os.getpid() != parent:
+        log.critical("a child that a job has forked must end by os._exit")
+        os._exit(1)
 
 
 class Gate:
-    """A data manager that comes before all others, has nothing and lets no two pass."""
+    """A data manager that is asked before all others whether to begin; see `check`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._process = os.getpid()
         self.transaction_manager = connection.transaction_manager
 
     def sortKey(self) -> str:
         return ""
 
     def tpc_begin(self, transaction: Any) -> None:
-        resources = transaction._resources
-        found: list[DB] = [
-            each.db() if isinstance(each, Connection) else each._db
-            for each in resources
-            if isinstance(each, (Connection, TransactionalUndo))
-        ]
-        if len(found) > len(set(found)):
-            raise AsyncViewError(
-                "two connections to one database (or an undo) are part of one"
-                " transaction, and would wait for each other at its commit: use"
-                " pyramid_zodbconn.get_connection(request), or a transaction manager"
-                " of its own for each"
-            )
-        for each in self._connection.connections.values():
-            if not (each._needs_to_join or each in resources):
-                raise AsyncViewError(
-                    "objects of the job's connection were changed in another"
-                    " transaction, by another thread perhaps, and would be lost: a"
-                    " thread needs a connection of its own"
-                )
+        leave_child(self._process)
+        check(transaction, self._connection)
 
     def savepoint(self) -> "Gate":
         return self

@@ -1,6 +1,7 @@
 """What a worker does with a job that it has claimed: replay, again if need be."""
 
 import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from asyncview.interfaces import IFront
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FINAL
+from asyncview.joined import leave_child
 from asyncview.place import Place
 from asyncview.progress import COMPLETE
 from asyncview.progress import ERROR
@@ -93,8 +95,13 @@ class Runner(Place):
             error = self._replay(ticket)
             verdict = ticket.verdict
             if verdict is not None and error is not None:
-                # Of a tween, or of a callback of the application's.
-                log.error("%s: raised when the work was over", ticket, exc_info=error)
+                # By a tween, or by a callback of the application's.
+                log.error(
+                    "%s is %s; this was raised afterwards",
+                    ticket,
+                    verdict.status,
+                    exc_info=error,
+                )
             if verdict is None or verdict.status == "doubt":
                 verdict = self._look(ticket, error)
                 if verdict.status == COMPLETED and ticket.term("on_end"):
@@ -113,7 +120,9 @@ class Runner(Place):
                     self.pause(random.uniform(0, min(0.005 * 2**tried, 1.0)))
                     ticket.renew(ticket.attempt + 1, self.clock())
                     continue
+                failure = verdict.failure
                 verdict = Verdict("failed", EXCEPTION, verdict.error)
+                verdict.failure = failure
             status = self._ends.settle(ticket, verdict)
             told = verdict.status == COMPLETED or not ticket.term("on_end")
             if status in FINAL and not told:
@@ -139,10 +148,13 @@ class Runner(Place):
     def _replay(self, ticket: Ticket) -> BaseException | None:
         alone = ticket.attempt - ticket.first + 1 >= ALONE_FROM
         with self._gates.enter(ticket.context or ticket.view, alone):
+            process = os.getpid()
             try:
                 self.front.replay(ticket)
             except BaseException as error:
                 return error
+            finally:
+                leave_child(process)
         return None
 
     def _look(self, ticket: Ticket, error: BaseException | None) -> Verdict:
@@ -174,11 +186,13 @@ class Runner(Place):
         """Call the view's ``on_end`` in a replay of its own, at most once."""
         self.part(ticket)
         ticket.renew(ticket.attempt)
-        ticket.ending = status
+        ticket.ending, process = status, os.getpid()
         try:
             self.front.replay(ticket)
         except BaseException:
+            leave_child(process)
             log.exception("on_end of %s raised; the job stays %s", ticket, status)
+        leave_child(process)
 
     def part(self, ticket: Ticket) -> None:
         """A job has ended, and its view is told: that may take as long as the job."""

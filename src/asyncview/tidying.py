@@ -122,7 +122,8 @@ class Tidying:
         staging, chunks, away = self._staging, staged.look(wait=False), None
         if not (chunks.jobs or staging.is_over(chunks)):
             return
-        # Read before the database: who stands still in between has seen an old one.
+        # The clock first: a process that stands still between the two must take a claim
+        # for younger than it is, not for older.
         now = staging.clock()
         there = self._stored(set(chunks.jobs)) if chunks.jobs else set()
         with staged.locked(wait=False) as chunks:

@@ -1,6 +1,7 @@
 """One attempt of a job, from under pyramid_tm: how it went, and its one commit."""
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -26,7 +27,10 @@ from asyncview.failure import describe
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import State
-from asyncview.joined import joined
+from asyncview.joined import check
+from asyncview.joined import guard
+from asyncview.joined import leave_child
+from asyncview.joined import writer
 from asyncview.pyramid.capture import capture
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
@@ -62,6 +66,7 @@ class Attempt:
         self.tm = request.tm
         self.connection = get_connection(request, engine.settings.database)
         self.watch = Watch(ticket, self.connection)
+        self._process = os.getpid()
 
     def run(self, handler: Handler) -> Response:
         """Handle the request; the answer is empty, the news are on the ticket."""
@@ -100,7 +105,7 @@ class Attempt:
         try:
             return call()
         finally:
-            self.engine.leave_child()
+            leave_child(self._process)
 
     def _ended(self, handler: Handler) -> None:
         """The replay is for ``on_end`` only; raises what that raised."""
@@ -117,7 +122,8 @@ class Attempt:
         """What ``on_end`` did, and the jobs that it asked for."""
         self._begun()
         self.request.environ[START].store(self.request)
-        joined(self.tm.get(), self.connection)
+        guard(self.tm.get(), self.connection)
+        check(self.tm.get(), self.connection)
         self.tm.commit()
 
     def _not_reached(self, response: Response) -> None:
@@ -131,7 +137,9 @@ class Attempt:
         self._begun()
         # Asked first: what it may look at is read below.
         vetoed = self.veto is not None and self.veto(self.request, response)
-        captured = capture(self.request, response, self.engine.db)
+        captured = self._handled(
+            lambda: capture(self.request, response, self.engine.db)
+        )
         try:
             self._keep_flashes()
             if vetoed or self.tm.isDoomed():
@@ -139,10 +147,13 @@ class Attempt:
                 ticket.verdict = Verdict("failed", ABORTED, None, captured)
                 return
             self.request.environ[START].store(self.request)
-            connection = joined(self.tm.get(), self.connection)
+            guard(self.tm.get(), self.connection)
+            connection = writer(self.tm.get(), self.connection)
             outcome = captured.store(connection)
             self._unwatch()
             ticket.record(connection, outcome, self.engine.runner.clock())
+            # Here rather than at the gate, where each of them is told of a failure.
+            check(self.tm.get(), self.connection)
             self._commit(ticket.record_of(connection))
         finally:
             if ticket.verdict is None or ticket.verdict.response is None:
@@ -158,6 +169,8 @@ class Attempt:
                 # A hook of the application's has ended the transaction, perhaps.
                 raise AsyncViewError("the end of the job was not part of its commit")
         except BaseException as error:
+            # Before anything else: somebody may have had a lock when it was forked.
+            leave_child(self._process)
             retry = self._is_transient(error)
             with suppress(Exception):
                 self.tm.abort()
@@ -187,7 +200,7 @@ class Attempt:
             discard(response)
         self._keep_flashes()
         ticket.verdict = verdict = self._verdict_on(error, retry, captured)
-        if verdict.status == "failed":
+        if verdict.status in ("failed", "retry"):
             # Now: what it says may be in objects that the abort empties.
             verdict.failure = describe(verdict.reason, error)
         with suppress(Exception):

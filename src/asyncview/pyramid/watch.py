@@ -4,7 +4,8 @@ from typing import Any
 
 from transaction._transaction import Status
 
-from asyncview.joined import joined
+from asyncview.joined import guard
+from asyncview.joined import writer
 from asyncview.ticket import Ticket
 
 
@@ -25,9 +26,10 @@ class Watch:
     def beforeCompletion(self, transaction: Any) -> None:
         """It fails if the job is taken away before it commits."""
         if transaction.status is Status.COMMITFAILED:
-            # This is its abort.
+            # It is being aborted after that: nothing more can join.
             return
-        connection = joined(transaction, self._connection)
+        guard(transaction, self._connection)
+        connection = writer(transaction, self._connection)
         self._ticket.guard(connection)
         state = self._ticket.state(connection)
         if not state.checkpointed:
