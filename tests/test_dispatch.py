@@ -11,9 +11,9 @@ from conftest import eventually
 from asyncview import AsyncViewError
 from asyncview import BaseAsyncView
 from asyncview import ProgressSession
-from asyncview.dispatch import ForkGuard
 from asyncview.dispatch import Gates
 from asyncview.dispatch import Live
+from asyncview.forks import ForkGuard
 
 
 @pytest.fixture

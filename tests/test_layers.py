@@ -65,7 +65,8 @@ LAYERS = """
     folding journal digest
     disk
     outcome progress request upload
-    address said settings loop console joined
+    address said settings loop console gate
+    forks
     interfaces exceptions i18n templates trouble
 """
 

@@ -3,7 +3,6 @@
 Nothing here is the truth: that is in the database, and a wake-up may be lost.
 """
 
-import os
 import sys
 import threading
 from collections import deque
@@ -11,31 +10,10 @@ from collections.abc import Container
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asyncview.exceptions import AsyncViewError
 from asyncview.job import new_id
 from asyncview.session import ProgressSession
 from asyncview.shard import SHARDS
 from asyncview.shard import shard_of
-
-
-class ForkGuard:
-    """Refuses a process that was forked after the database was opened."""
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-
-    @property
-    def forked(self) -> bool:
-        return os.getpid() != self._pid
-
-    def check(self) -> None:
-        """Raise AsyncViewError in a child of the process that made this."""
-        if self.forked:
-            raise AsyncViewError(
-                "this process was forked after the database was opened, which would"
-                " destroy a FileStorage; open it in the child (gunicorn: without"
-                " --preload)"
-            )
 
 
 class Ids:

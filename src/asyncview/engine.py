@@ -15,10 +15,10 @@ from ZODB.interfaces import IBlobStorage
 
 from asyncview import zeo
 from asyncview.body import sweep
-from asyncview.dispatch import ForkGuard
 from asyncview.dispatch import Ids
 from asyncview.dispatch import Live
 from asyncview.failure import INTERRUPTED
+from asyncview.forks import ForkGuard
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
 from asyncview.interfaces import IFront

@@ -20,11 +20,11 @@ from asyncview.exceptions import JobCancelled
 from asyncview.failure import EXCEPTION
 from asyncview.failure import NOT_REACHED
 from asyncview.failure import describe
+from asyncview.forks import leave_child
 from asyncview.interfaces import IFront
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import FINAL
-from asyncview.joined import leave_child
 from asyncview.place import Place
 from asyncview.progress import COMPLETE
 from asyncview.progress import ERROR
@@ -120,9 +120,7 @@ class Runner(Place):
                     self.pause(random.uniform(0, min(0.005 * 2**tried, 1.0)))
                     ticket.renew(ticket.attempt + 1, self.clock())
                     continue
-                failure = verdict.failure
-                verdict = Verdict("failed", EXCEPTION, verdict.error)
-                verdict.failure = failure
+                verdict = verdict.as_failed()
             status = self._ends.settle(ticket, verdict)
             told = verdict.status == COMPLETED or not ticket.term("on_end")
             if status in FINAL and not told:

@@ -6,9 +6,9 @@ from ZODB.DB import DB
 from zope.interface import implementer
 from zope.interface import provider
 
-from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
 from asyncview.engine import engines_of
+from asyncview.forks import ForkGuard
 from asyncview.interfaces import IExecutor
 from asyncview.interfaces import IExecutorFactory
 from asyncview.interfaces import IFront

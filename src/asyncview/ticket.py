@@ -90,6 +90,12 @@ class Verdict:
         #: Whether doubt may end in a new attempt, if nothing was stored.
         self.retry = retry
 
+    def as_failed(self) -> "Verdict":
+        """That of an attempt which is not tried again: failed, as it has said."""
+        verdict = Verdict("failed", self.reason, self.error)
+        verdict.failure = self.failure
+        return verdict
+
 
 class Captured:
     """A response on its way into the database."""

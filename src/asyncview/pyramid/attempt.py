@@ -16,6 +16,7 @@ from transaction.interfaces import NoTransaction
 from transaction.interfaces import TransientError
 from ZODB.POSException import ConflictError
 
+from asyncview import gate
 from asyncview.engine import Engine
 from asyncview.exceptions import AsyncViewError
 from asyncview.exceptions import Fenced
@@ -24,13 +25,10 @@ from asyncview.failure import ABORTED
 from asyncview.failure import EXCEPTION
 from asyncview.failure import NOT_REACHED
 from asyncview.failure import describe
+from asyncview.forks import leave_child
 from asyncview.job import CANCELLED
 from asyncview.job import COMPLETED
 from asyncview.job import State
-from asyncview.joined import check
-from asyncview.joined import guard
-from asyncview.joined import leave_child
-from asyncview.joined import writer
 from asyncview.pyramid.capture import capture
 from asyncview.pyramid.start import SESSION
 from asyncview.pyramid.start import START
@@ -122,8 +120,8 @@ class Attempt:
         """What ``on_end`` did, and the jobs that it asked for."""
         self._begun()
         self.request.environ[START].store(self.request)
-        guard(self.tm.get(), self.connection)
-        check(self.tm.get(), self.connection)
+        gate.put(self.tm.get(), self.connection)
+        gate.check(self.tm.get(), self.connection)
         self.tm.commit()
 
     def _not_reached(self, response: Response) -> None:
@@ -147,13 +145,13 @@ class Attempt:
                 ticket.verdict = Verdict("failed", ABORTED, None, captured)
                 return
             self.request.environ[START].store(self.request)
-            guard(self.tm.get(), self.connection)
-            connection = writer(self.tm.get(), self.connection)
+            gate.put(self.tm.get(), self.connection)
+            connection = gate.writer(self.tm.get(), self.connection)
             outcome = captured.store(connection)
             self._unwatch()
             ticket.record(connection, outcome, self.engine.runner.clock())
             # Here rather than at the gate, where each of them is told of a failure.
-            check(self.tm.get(), self.connection)
+            gate.check(self.tm.get(), self.connection)
             self._commit(ticket.record_of(connection))
         finally:
             if ticket.verdict is None or ticket.verdict.response is None:

@@ -11,17 +11,17 @@ from ZODB.DB import DB
 from ZODB.POSException import ConflictError
 from ZODB.POSException import ConnectionStateError
 
-from asyncview.dispatch import ForkGuard
 from asyncview.engine import Engine
 from asyncview.engine import staging_for
 from asyncview.exceptions import AsyncViewError
+from asyncview.forks import ForkGuard
 from asyncview.interfaces import IExecutorFactory
 from asyncview.pyramid import admission
 from asyncview.pyramid.access import is_tried_again
+from asyncview.pyramid.documents import Documents
 from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.replay import PyramidFront
 from asyncview.pyramid.start import Start
-from asyncview.pyramid.status import Documents
 from asyncview.settings import Settings
 
 

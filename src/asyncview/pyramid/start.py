@@ -13,12 +13,10 @@ from pyramid.request import Request
 from pyramid_zodbconn import get_connection
 from ZODB.POSException import StorageError
 
+from asyncview import gate
 from asyncview.body import Body
 from asyncview.engine import Engine
 from asyncview.job import Job
-from asyncview.joined import check
-from asyncview.joined import guard
-from asyncview.joined import writer
 from asyncview.pyramid.identity import context_identity
 from asyncview.request import StoredRequest
 from asyncview.request import freeze
@@ -129,9 +127,9 @@ class Start:
         self._kept = len(self.asked)
         engine = self.engine
         connection = get_connection(request, engine.settings.database)
-        guard(request.tm.get(), connection)
-        check(request.tm.get(), connection)
-        connection = writer(request.tm.get(), connection)
+        gate.put(request.tm.get(), connection)
+        gate.check(request.tm.get(), connection)
+        connection = gate.writer(request.tm.get(), connection)
         store = store_of(connection, engine.settings.name)
         if store is None:
             # It could not be made, or only after this transaction began.

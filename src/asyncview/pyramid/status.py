@@ -2,8 +2,6 @@
 
 import re
 import time
-from collections import OrderedDict
-from contextlib import suppress
 from datetime import datetime
 from datetime import timezone
 from math import inf
@@ -23,8 +21,6 @@ from asyncview.job import RUNNING
 from asyncview.job import Job
 from asyncview.progress import Snapshot
 from asyncview.progress import TaskSnapshot
-from asyncview.pyramid.answers import dumps
-from asyncview.pyramid.answers import etag_of
 from asyncview.pyramid.identity import has_sessions
 from asyncview.pyramid.identity import own_url
 from asyncview.pyramid.identity import subview_url
@@ -282,44 +278,3 @@ def iso(seconds: float | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class Documents:
-    """Documents as they were sent, by the serials of the records they are of."""
-
-    def __init__(self, size: int = 512) -> None:
-        self._size = size
-        self._kept: OrderedDict[Any, tuple[Any, bytes, str]] = OrderedDict()
-
-    def get(self, request: Request, entry: Entry) -> tuple[bytes, str]:
-        """The document's bytes and ETag."""
-        job, state = entry.job, entry.job.state
-        if entry.status == QUEUED:
-            # Its place in the queue changes with other records than its own.
-            body = dumps(document(request, entry))
-            return body, etag_of(body)
-        progress = entry.progress
-        # Of the address, what the links in it are made from.
-        environ = request.environ
-        here = (environ.get("SCRIPT_NAME"), environ.get("PATH_INFO"))
-        key = (job.id, here, request.locale_name)
-        serials = (
-            state._p_serial,
-            None if progress is None or state.ended else progress._p_serial,
-            is_stopping(entry),
-        )
-        kept = self._kept.get(key)
-        if kept is not None and kept[0] == serials:
-            # Another thread may have let it go just now.
-            with suppress(KeyError):
-                self._kept.move_to_end(key)
-            return kept[1], kept[2]
-        body = dumps(document(request, entry))
-        etag = etag_of(body)
-        if not state.ended and entry.snapshot.estimated:
-            # It changes by itself.
-            return body, etag
-        self._kept[key] = (serials, body, etag)
-        while len(self._kept) > self._size:
-            self._kept.popitem(last=False)
-        return body, etag

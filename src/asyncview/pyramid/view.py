@@ -21,16 +21,15 @@ from asyncview.pyramid import status
 from asyncview.pyramid import subviews
 from asyncview.pyramid.access import find
 from asyncview.pyramid.asking import ask
+from asyncview.pyramid.entering import at_stake
+from asyncview.pyramid.entering import run_replayed
+from asyncview.pyramid.entering import ticket_of
 from asyncview.pyramid.facts import NO_FACTS
 from asyncview.pyramid.facts import facts_of
-from asyncview.pyramid.identity import context_identity
-from asyncview.pyramid.identity import owner_of
 from asyncview.pyramid.identity import view_identity
 from asyncview.pyramid.joblog import JobLog
 from asyncview.pyramid.start import JOB
-from asyncview.pyramid.start import VIEW
 from asyncview.pyramid.stored import stored_response
-from asyncview.pyramid.terms import said_anew
 from asyncview.pyramid.terms import terms_of
 from asyncview.pyramid.uploads.handing import upload_of
 from asyncview.pyramid.uploads.incoming import uploader_of
@@ -244,66 +243,6 @@ class BaseAsyncView:
 
 # Functions and not methods, because authors bring methods of their own: a port may
 # well have a helper called `_run`.
-
-
-def run_replayed(view: BaseAsyncView, ticket: Ticket) -> Any:
-    """The replay has come to where the request started the job."""
-    request = view.request
-    if owner_of(request) != ticket.owner:
-        ticket.refuse("the request is no longer that of the job's owner")
-        return Response(status=204)
-    if context_identity(view.context) != ticket.context:
-        ticket.refuse("the job's context was replaced by another object")
-        return Response(status=204)
-    ticket.entered = True
-    view.process_id = ticket.id
-    view.progress = ticket.session
-    if ticket.ending is not None:
-        view.on_end(ticket.ending)
-        return Response(status=204)
-    request.environ[VIEW] = view
-    try:
-        if pages.takes_process_id(type(view).__run__):
-            result = view.__run__(process_id=ticket.id)
-        else:
-            result = view.__run__()
-    except BaseException as error:
-        ticket.occasion = error.__context__
-        # Its own error is the news, not what a property makes of the half done work.
-        try:
-            ticket.changed = said_anew(view, ticket.terms)
-        except Exception:
-            logging.getLogger("asyncview.job").exception("%s", ticket)
-        raise
-    finally:
-        ticket.left = True
-    ticket.changed = said_anew(view, ticket.terms)
-    return result
-
-
-def ticket_of(view: BaseAsyncView) -> Ticket | None:
-    """The claim under which a view's ``__run__`` runs; None where it runs without."""
-    if view.process_id is None:
-        return None
-    ticket: Ticket | None = view.request.environ.get(JOB)
-    return ticket
-
-
-def at_stake(transaction: Any) -> str | None:
-    """What goes with ``transaction`` if it is aborted, in words; None for nothing."""
-    if transaction._resources:
-        return "what was written"
-    if transaction.isDoomed():
-        return "that the transaction is doomed"
-    # None is ours: those come when the work is over.  Of `run_in_thread`, which the
-    # application has called, an abort would fail the session.
-    hooks = (
-        *transaction.getBeforeCommitHooks(),
-        *transaction.getAfterCommitHooks(),
-        *transaction.getBeforeAbortHooks(),
-        *transaction.getAfterAbortHooks(),
-    )
-    return f"the transaction's hook {hooks[0][0]!r}" if hooks else None
 
 
 def check_included(request: Request) -> None:

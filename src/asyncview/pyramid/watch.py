@@ -4,8 +4,7 @@ from typing import Any
 
 from transaction._transaction import Status
 
-from asyncview.joined import guard
-from asyncview.joined import writer
+from asyncview import gate
 from asyncview.ticket import Ticket
 
 
@@ -28,8 +27,8 @@ class Watch:
         if transaction.status is Status.COMMITFAILED:
             # It is being aborted after that: nothing more can join.
             return
-        guard(transaction, self._connection)
-        connection = writer(transaction, self._connection)
+        gate.put(transaction, self._connection)
+        connection = gate.writer(transaction, self._connection)
         self._ticket.guard(connection)
         state = self._ticket.state(connection)
         if not state.checkpointed:

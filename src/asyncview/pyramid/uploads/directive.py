@@ -19,7 +19,7 @@ def add_upload_endpoint(
     ``add_view``, ``permission`` for one; ``factory`` is the routes'.  Where no CSRF
     token is asked for, only ``cross_site`` lets other sites' pages upload.
     """
-    # A fifth of the package, for those who ask for it.
+    # Here, for those alone who take uploads.
     from asyncview.pyramid.uploads.endpoint import Endpoint
 
     pattern = "/" + path.strip("/")

@@ -1,11 +1,10 @@
-"""What may be committed: by which connection, with which others, in which process.
+"""What may be committed: by which connection, and together with which others.
 
 Two connections that have joined one transaction are two commits; where their database
 lets one commit at a time, one waits for the other for ever, in the same thread, and
 everybody who writes waits with them.
 """
 
-import logging
 import os
 from typing import Any
 
@@ -13,8 +12,7 @@ from ZODB.Connection import Connection
 from ZODB.DB import TransactionalUndo
 
 from asyncview.exceptions import AsyncViewError
-
-log = logging.getLogger("asyncview")
+from asyncview.forks import leave_child
 
 
 def writer(transaction: Any, connection: Connection) -> Connection:
@@ -32,8 +30,8 @@ def writer(transaction: Any, connection: Connection) -> Connection:
     return found[0]
 
 
-def guard(transaction: Any, connection: Connection) -> None:
-    """Have `check` asked at the commit, if there is one; an abort may go on."""
+def put(transaction: Any, connection: Connection) -> None:
+    """Put a `Gate` before the commit of a transaction; an abort meets none."""
     if not any(isinstance(each, Gate) for each in transaction._resources):
         transaction.join(Gate(connection))
 
@@ -61,16 +59,6 @@ def check(transaction: Any, connection: Connection) -> None:
                 " by another thread perhaps, and would be lost: a thread needs a"
                 " connection of its own"
             )
-
-
-def leave_child(parent: int) -> None:
-    """End this process if it is a child that ``parent`` has forked meanwhile.
-
-    It has the files and the locks of its parent, and would write into its storage.
-    """
-    if os.getpid() != parent:
-        log.critical("a child that a job has forked must end by os._exit")
-        os._exit(1)
 
 
 class Gate:
