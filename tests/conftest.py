@@ -237,6 +237,30 @@ def in_time(call):
     return given[0]
 
 
+def writable_after(make_site, configure):
+    """As `make_site`; at the end whoever had the commit lock has given it back.
+
+    ``configure`` is what a site has unless the test says otherwise.
+    """
+    made = []
+
+    def make(configure=configure, **settings):
+        made.append(make_site(configure, **settings))
+        return made[-1]
+
+    yield make
+    for site in made:
+        # On another thread: this one may have a transaction of its own.
+        db = site.db
+        assert in_time(lambda db=db: touched(db))
+
+
+def touched(db):
+    with db.transaction() as connection:
+        connection.root()["touched"] = True
+    return True
+
+
 def eventually(condition, patience=PATIENCE):
     """Poll what another process or the pulse will make true."""
     deadline = time.monotonic() + patience

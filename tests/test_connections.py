@@ -8,7 +8,7 @@ wait with them.
 import pytest
 import transaction
 from conftest import eventually
-from conftest import in_time
+from conftest import writable_after
 from pyramid.request import Request
 from pyramid.response import Response
 from ZODB.POSException import ConflictError
@@ -39,7 +39,7 @@ def committed(request):
 
 
 class Uses(BaseAsyncView):
-    """Does what the test says, in any request or none but in its own thread."""
+    """Does what the test says."""
 
     def __run__(self, process_id=None):
         self.request.registry.hook(self)
@@ -79,17 +79,7 @@ def state_of(site, process_id):
 
 @pytest.fixture
 def make(make_site):
-    """As `make_site`; at the end whoever had the commit lock has given it back."""
-    made = []
-
-    def make(configure=configure, **settings):
-        made.append(make_site(configure, **settings))
-        return made[-1]
-
-    yield make
-    for site in made:
-        # On another thread: this one may have a transaction of its own.
-        assert in_time(lambda site=site: site.app.post("/write")).text == "written"
+    yield from writable_after(make_site, configure)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import transaction
 from conftest import PATIENCE
 from conftest import eventually
-from conftest import in_time
+from conftest import writable_after
 from pyramid.httpexceptions import HTTPUnprocessableEntity
 from pyramid.response import Response
 from pyramid.view import render_view_to_response
@@ -58,17 +58,7 @@ def write(request):
 
 @pytest.fixture
 def make(make_site):
-    """As `make_site`; at the end whoever had the commit lock has given it back."""
-    made = []
-
-    def make(configure=configure, **settings):
-        made.append(make_site(configure, **settings))
-        return made[-1]
-
-    yield make
-    for site in made:
-        # On another thread: this one may have a transaction of its own.
-        assert in_time(lambda site=site: site.app.post("/write")).text == "written"
+    yield from writable_after(make_site, configure)
 
 
 @pytest.fixture
@@ -150,33 +140,29 @@ def test_a_job_that_makes_savepoints_is_completed_by_its_commit(site):
 # Conflicts that the job deals with itself
 
 
-def by_abort(view, site, write):
-    for _ in range(2):
-        try:
-            write()
-            transaction.commit()
-            break
-        except ConflictError:
-            transaction.abort()
+def again_after(end):
+    def retry(write):
+        for _ in range(2):
+            try:
+                write()
+                transaction.commit()
+                break
+            except ConflictError:
+                end()
+
+    return retry
 
 
-def by_begin(view, site, write):
-    for _ in range(2):
-        try:
-            write()
-            transaction.commit()
-            break
-        except ConflictError:
-            transaction.begin()
-
-
-def by_attempts(view, site, write):
+def by_attempts(write):
     for attempt in transaction.manager.attempts():
         with attempt:
             write()
 
 
-@pytest.mark.parametrize("retry", [by_abort, by_begin, by_attempts])
+@pytest.mark.parametrize(
+    "retry",
+    [again_after(transaction.abort), again_after(transaction.begin), by_attempts],
+)
 def test_a_job_may_try_its_own_commits_again(site, retry):
     tries = []
 
@@ -187,7 +173,7 @@ def test_a_job_may_try_its_own_commits_again(site, retry):
                 conflict(site)
             view.request.root.data["x"] = "mine"
 
-        retry(view, site, write)
+        retry(write)
 
     site.registry.work = work
     doc = site.run("/does")
